@@ -1,0 +1,69 @@
+//! The boundary: where panics stop, and where their chain is put together.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::chain::{Chain, Mark};
+
+/// What a boundary caught: the chain of panics, to look at or to raise again.
+pub struct Caught {
+    chain: Chain,
+    mark: Mark,
+}
+
+impl Caught {
+    /// The panics, oldest first; the last one is current.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Raises the newest panic again. The panic hook does not run a second time, and the next
+    /// boundary finds the whole chain.
+    pub fn raise(self) -> ! {
+        self.chain.raise(self.mark)
+    }
+}
+
+/// Runs `body` and catches whatever it raises, with every panic that its cleanups raised on the
+/// way. A drop-in for [`std::panic::catch_unwind`] that loses no panic.
+///
+/// # Errors
+///
+/// [`Caught`] when `body` panicked or [exited its task](crate::task::exit_task).
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_scope::{catch, defer, describe};
+///
+/// fn fail(why: &'static str) {
+///     std::panic::resume_unwind(Box::new(why))
+/// }
+///
+/// let caught = catch(|| {
+///     defer!(fail("the cleanup failed too"));
+///     fail("the body failed");
+/// }).err().unwrap();
+/// let chain: Vec<_> = caught.chain().links().iter().map(|link| describe(&**link)).collect();
+/// assert_eq!(chain, ["the body failed", "the cleanup failed too"]);
+/// ```
+pub fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Caught> {
+    let mark = Mark::here();
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => {
+            mark.settle();
+            Ok(result)
+        }
+        Err(payload) => Err(Caught { chain: mark.chain_of(payload), mark }),
+    }
+}
+
+/// The same for this crate's own boundaries, which keep the chain and the mark apart.
+pub(crate) fn attempt<R>(mark: Mark, body: impl FnOnce() -> R) -> Result<R, Chain> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => {
+            mark.settle();
+            Ok(result)
+        }
+        Err(payload) => Err(mark.chain_of(payload)),
+    }
+}

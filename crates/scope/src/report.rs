@@ -1,0 +1,80 @@
+//! The sink for cleanup failures that no result can hold.
+//!
+//! A guard has no result to join, a cancelled scope nobody to return to. Their errors and panics
+//! end here: counted always, and handed to one sink, by default a line on stderr.
+
+use std::any::Any;
+use std::error::Error;
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::chain::describe;
+
+/// A cleanup failure that could not be returned to anybody.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Failure<'a> {
+    /// `file:line` of the registration, or a description where that is not known.
+    pub place: &'a str,
+    /// True for a panic, false for a returned error.
+    pub panicked: bool,
+    /// The error with its sources, or the panic's message.
+    pub message: &'a str,
+}
+
+/// Hands every later [`Failure`] to `sink` instead of stderr, for the life of the process.
+///
+/// The sink may be called from any thread, also while that thread is unwinding: it must not
+/// panic.
+///
+/// # Errors
+///
+/// Gives `sink` back when one is set already; that one stays.
+pub fn set_sink(sink: Sink) -> Result<(), Sink> {
+    SINK.set(sink)
+}
+
+/// What [`set_sink`] takes.
+pub type Sink = Box<dyn Fn(&Failure<'_>) + Send + Sync>;
+
+/// How many failures the process has reported so far.
+pub fn count() -> u64 {
+    COUNT.load(Ordering::Relaxed)
+}
+
+/// Reports a cleanup that returned an error. Sources are appended, `: ` between them.
+#[cold]
+pub fn failed(place: &str, error: &(dyn Error + 'static)) {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    send(&Failure { place, panicked: false, message: &message });
+}
+
+/// Reports a cleanup whose panic nobody can catch any more.
+#[cold]
+pub fn panicked(place: &str, payload: &(dyn Any + Send)) {
+    send(&Failure { place, panicked: true, message: &describe(payload) });
+}
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+fn send(failure: &Failure<'_>) {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    match SINK.get() {
+        Some(sink) => sink(failure),
+        None => write_line(failure),
+    }
+}
+
+fn write_line(failure: &Failure<'_>) {
+    let verb = if failure.panicked { "panicked" } else { "failed" };
+    // A closed stderr leaves nobody to tell; the count still says it.
+    let _ = writeln!(std::io::stderr(), "epilogue: cleanup at {} {verb}: {}", failure.place, failure.message);
+}
