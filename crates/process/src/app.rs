@@ -1,0 +1,241 @@
+//! The app: what a body starts things with.
+
+use std::future::Future;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use epilogue_scope::record::Registration;
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
+
+use crate::error::Error;
+use crate::options::{Options, TaskPanic};
+use crate::part::{Part, Started, Stop};
+use crate::report::StepKind;
+use crate::stack::{Stack, Step};
+use crate::state::{StopControl, StopToken, Trigger};
+
+/// The running program, as its body and its parts see it. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) control: StopControl,
+    pub(crate) stack: Stack,
+    pub(crate) code: AtomicU8,
+    /// Set by whoever drives the stop: `run`, or the exit hook where `run` cannot.
+    pub(crate) driven: AtomicBool,
+    /// What is being stopped at this moment, for the last words of a process that is cut.
+    pub(crate) current: Mutex<String>,
+}
+
+impl App {
+    pub(crate) fn new(options: Options) -> App {
+        App {
+            inner: Arc::new(Inner {
+                options,
+                control: StopControl::new(),
+                stack: Stack::default(),
+                code: AtomicU8::new(0),
+                driven: AtomicBool::new(false),
+                current: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Starts a part and puts its stop on the stack. Returns its handle.
+    ///
+    /// # Errors
+    ///
+    /// What the part's start returned; or [stopping](Error::is_stopping) when the stop has begun,
+    /// in which case the part was not started.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future in the middle of the start drops the half-started part; its stop never
+    /// gets on the stack. [`run`](crate::run) itself never does that because a signal came.
+    #[track_caller]
+    pub fn start<P: Part>(&self, part: P) -> impl Future<Output = Result<P::Handle, Error>> {
+        let place = Location::caller();
+        async move {
+            if self.is_stopping() {
+                return Err(Error::stopping());
+            }
+            let name = part.name();
+            let Started { handle, stop } = part.start().await?;
+            self.push(name, StepKind::Part, place, stop);
+            Ok(handle)
+        }
+    }
+
+    /// Registers an async cleanup at this place of the stack, with no start of its own.
+    #[track_caller]
+    pub fn defer<F, Fut>(&self, name: impl Into<String>, cleanup: F)
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let Started { stop, .. } = Started::new((), move |_| cleanup());
+        self.push(name.into(), StepKind::Cleanup, Location::caller(), stop);
+    }
+
+    /// Spawns a task. At its place in the stack it is cancelled, at its next `.await`, and awaited.
+    ///
+    /// For work that must not be cut between two of its steps see [`spawn_until`](App::spawn_until).
+    /// A panic in the task is isolated, unless [`Options::on_task_panic`] says otherwise.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = tokio::spawn(task);
+        let abort = handle.abort_handle();
+        self.push_task(name.into(), StepKind::Task, Location::caller(), handle, move || abort.abort());
+    }
+
+    /// Spawns a task that ends by itself when told: at its place in the stack the token fires, and
+    /// the task has the rest of its step's time to finish. Only then is it cancelled.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_until<Fut>(&self, name: impl Into<String>, task: impl FnOnce(StopToken) -> Fut)
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (tell, token) = StopToken::new();
+        let handle = tokio::spawn(task(token));
+        self.push_task(name.into(), StepKind::Task, Location::caller(), handle, move || {
+            tell.send_replace(true);
+        });
+    }
+
+    /// Runs blocking code on a thread of the runtime's pool. At its place in the stack the token
+    /// fires and the thread is awaited; a thread that does not come back in time is named,
+    /// abandoned, and cannot hold the exit.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking(&self, name: impl Into<String>, work: impl FnOnce(StopToken) + Send + 'static) {
+        let (tell, token) = StopToken::new();
+        let handle = tokio::task::spawn_blocking(move || work(token));
+        self.push_task(name.into(), StepKind::Thread, Location::caller(), handle, move || {
+            tell.send_replace(true);
+        });
+    }
+
+    /// Begins the stop. Returns at once; the first trigger counts.
+    pub fn stop(&self) {
+        self.inner.control.begin(Trigger::Asked);
+    }
+
+    /// Sets the code the process exits with, and begins the stop.
+    pub fn exit(&self, code: u8) {
+        self.inner.code.store(code, Ordering::Relaxed);
+        self.stop();
+    }
+
+    /// Whether the stop has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.control.now().stopping()
+    }
+
+    /// Returns when the stop begins. Cancel safe.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut state = self.inner.control.watch();
+        async move {
+            // The sender lives as long as the app; gone means over.
+            let _ = state.wait_for(|state| state.stopping()).await;
+        }
+    }
+
+    fn push(&self, name: String, kind: StepKind, place: &'static Location<'static>, stop: Stop) {
+        let registration = Registration::new(&name, place);
+        let late = self.is_stopping();
+        self.inner.stack.push(Step { name: name.into(), kind, place, registration, stop });
+        if late {
+            // It missed the announcement: the stop began while it was starting.
+            self.inner.stack.announce();
+        }
+    }
+
+    fn push_task(
+        &self,
+        name: String,
+        kind: StepKind,
+        place: &'static Location<'static>,
+        handle: JoinHandle<()>,
+        tell: impl FnOnce() + Send + 'static,
+    ) {
+        let cut = CutOnDrop(handle.abort_handle());
+        let inner = Arc::downgrade(&self.inner);
+        let task = name.clone();
+        // A watcher of its own notices a panic when it happens, not only at the stop.
+        let watched = tokio::spawn(async move {
+            let joined = handle.await;
+            if let Some(message) = panic_message(joined) {
+                if let Some(inner) = inner.upgrade()
+                    && inner.options.task_panic == TaskPanic::Stop
+                {
+                    let message = message.clone();
+                    inner.control.begin(Trigger::TaskPanicked { task, message });
+                }
+                return Some(message);
+            }
+            None
+        });
+        let Started { stop, .. } = Started::new((), async move |_cx| {
+            tell();
+            let ended = watched.await;
+            cut.disarm();
+            match ended {
+                Ok(Some(message)) => Err(Error::msg(format!("panicked: {message}"))),
+                _ => Ok(()),
+            }
+        });
+        self.push(name, kind, place, stop);
+    }
+}
+
+impl Inner {
+    pub(crate) fn set_current(&self, name: &str) {
+        name.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn floors(&self) -> Duration {
+        self.stack.floors()
+    }
+}
+
+fn panic_message(joined: Result<(), JoinError>) -> Option<String> {
+    let error = joined.err()?;
+    let payload = error.try_into_panic().ok()?;
+    Some(epilogue_scope::describe(&*payload))
+}
+
+/// Cancels a task whose stop was cut off at its deadline.
+struct CutOnDrop(AbortHandle);
+
+impl CutOnDrop {
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

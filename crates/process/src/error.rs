@@ -1,0 +1,70 @@
+//! The one error type of bodies, parts and stops.
+
+use std::fmt;
+
+/// Any error, as bodies, parts and stops return it. Made by `?` from every error type.
+///
+/// Not itself a `std::error::Error`, so that the conversion can be this wide; `Display` shows the
+/// error with its sources, `: ` between them.
+pub struct Error(Kind);
+
+enum Kind {
+    Stopping,
+    Message(String),
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// An error of words alone.
+    pub fn msg(message: impl Into<String>) -> Error {
+        Error(Kind::Message(message.into()))
+    }
+
+    pub(crate) fn stopping() -> Error {
+        Error(Kind::Stopping)
+    }
+
+    /// True when a start was refused because the program is stopping. A body passes it on with
+    /// `?`; it does not make the exit status a failure.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self.0, Kind::Stopping)
+    }
+
+    /// The error inside, if it is of type `E`.
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        match &self.0 {
+            Kind::Other(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
+    fn from(error: E) -> Error {
+        Error(Kind::Other(Box::new(error)))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Stopping => f.write_str("the program is stopping: nothing new is started"),
+            Kind::Message(message) => f.write_str(message),
+            Kind::Other(error) => {
+                write!(f, "{error}")?;
+                let mut source = error.source();
+                while let Some(cause) = source {
+                    write!(f, ": {cause}")?;
+                    source = cause.source();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,141 @@
+//! One request: probes answered, demand noted, panics turned into a 500, close announced.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::service::TowerToHyperService;
+
+use super::Phase;
+use super::connections::{Admitted, Connection, Shared};
+
+pub(super) struct Handler {
+    router: TowerToHyperService<Router>,
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+}
+
+impl Handler {
+    pub(super) fn new(admitted: &Admitted, router: Router) -> Handler {
+        Handler {
+            router: TowerToHyperService::new(router),
+            shared: Arc::clone(&admitted.shared),
+            connection: Arc::clone(&admitted.connection),
+        }
+    }
+
+    fn probe(&self, path: &str) -> Option<Response<Body>> {
+        let settings = self.shared.settings();
+        let is = |paths: &[String]| paths.iter().any(|probe| probe == path);
+        if is(&settings.readiness) {
+            let leaving = self.shared.phase() > Phase::Serving;
+            return Some(if leaving {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+            } else {
+                plain(StatusCode::OK, "ready\n")
+            });
+        }
+        is(&settings.liveness).then(|| plain(StatusCode::OK, "alive\n"))
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Handler {
+    type Response = Response<Tracked>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        let path = request.uri().path();
+        if let Some(answer) = self.probe(path) {
+            return Box::pin(async move { Ok(finish(answer, &shared, None)) });
+        }
+        if !shared.settings().not_demand.iter().any(|quiet| quiet == path) {
+            shared.note_demand();
+        }
+        self.connection.begin(format!("{} {path}", request.method()));
+        let busy = Busy(Arc::clone(&self.connection));
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(self.connection.peer()));
+        let answer = hyper::service::Service::call(&self.router, request);
+        Box::pin(async move {
+            let answer = caught(answer).await;
+            Ok(finish(answer, &shared, Some(busy)))
+        })
+    }
+}
+
+/// Runs a handler with its panic caught: the client gets a 500 instead of a broken connection.
+async fn caught(answer: impl Future<Output = Result<Response<Body>, Infallible>>) -> Response<Body> {
+    let mut answer = Box::pin(answer);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(|Ok(response)| response),
+        Err(_) => Poll::Ready(plain(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked\n")),
+    })
+    .await
+}
+
+fn finish(mut answer: Response<Body>, shared: &Shared, busy: Option<Busy>) -> Response<Tracked> {
+    if shared.phase() > Phase::Serving {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer.map(|body| Tracked { body, busy })
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response
+}
+
+/// A request in flight, until its response body is done with or given up.
+struct Busy(Arc<Connection>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A response body that counts as in flight while it lives.
+pub(super) struct Tracked {
+    body: Body,
+    busy: Option<Busy>,
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(frame))), Some(Busy(connection))) = (&polled, &self.busy)
+            && let Some(data) = frame.data_ref()
+        {
+            connection.sent(data.len());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,68 @@
+//! The process as a scope: what was started in order is stopped in reverse, whatever ends it.
+//!
+//! [`run`] takes the body of a program. What the body starts with [`App::start`] and
+//! [`App::spawn`] goes on one stack; when the program is to end (the body returns, fails or
+//! panics, a signal comes, somebody calls [`App::stop`] or `std::process::exit`) the stack is
+//! stopped newest first, each step isolated from the others, within one [budget](budget).
+//!
+//! # Guarantees
+//!
+//! 1. Everyone is told at once: the moment the stop begins, every part's
+//!    [`on_stopping`](Started::on_stopping) runs. Then the steps stop one by one, newest first.
+//! 2. A step that fails, panics or overstays never keeps a later one from running; the report
+//!    names it, and the exit status says so.
+//! 3. The body is never dropped in the middle of a start because a signal came.
+//! 4. The process leaves within its budget, also when a blocking thread is stuck.
+//! 5. A repeated SIGTERM never cuts a request in flight ([`escalation`]).
+//!
+//! # What this crate does not do
+//!
+//! It does not survive SIGKILL, and no cleanup of an aborted process runs. It brings no runtime:
+//! [`run`] is awaited on yours, which must be tokio with time enabled. Signals that arrive before
+//! [`run`] is polled have their default effect. Linux only, so far.
+//!
+//! # Examples
+//!
+//! ```
+//! use epilogue_process::{App, Options, Started, part, run_with};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! // `embedded`: no signals, no end of the process; a program writes `run(async |app| …)`.
+//! let (_, report) = run_with(Options::embedded(), async |app: &App| {
+//!     let pool = app
+//!         .start(part("pool", async || Ok(Started::new("connections", async |_| Ok(())))))
+//!         .await?;
+//!     assert_eq!(pool, "connections");
+//!     app.start(part("listener", async || Ok(Started::new((), async |_| Ok(()))))).await?;
+//!     Ok(())
+//! })
+//! .await;
+//! let order: Vec<_> = report.steps.iter().map(|step| step.name.as_str()).collect();
+//! assert_eq!(order, ["listener", "pool"]);
+//! # }
+//! ```
+
+mod app;
+pub mod budget;
+mod error;
+pub mod escalation;
+mod exit_hook;
+#[cfg(feature = "axum")]
+pub mod http;
+mod options;
+mod os;
+mod part;
+mod report;
+mod run;
+mod stack;
+mod state;
+mod stop;
+
+pub use app::App;
+pub use error::Error;
+pub use options::{Options, TaskPanic};
+pub use part::{FnPart, Part, Started, part};
+pub use report::{ExitReport, StepKind, StepOutcome, StepReport};
+pub use run::{run, run_with};
+pub use state::{StopCx, StopToken, Trigger};

@@ -1,0 +1,82 @@
+//! Settings of [`run_with`](crate::run_with).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::budget::Grace;
+
+/// What a panic in a spawned task means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TaskPanic {
+    /// The task is gone and reported; the program goes on.
+    #[default]
+    Isolate,
+    /// The program stops in order and exits with 101.
+    Stop,
+}
+
+/// Settings of a run. [`Options::default`] is what a program wants; [`Options::embedded`] is for
+/// tests and for running inside a larger program.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) grace: Option<Grace>,
+    pub(crate) task_panic: TaskPanic,
+    pub(crate) owns_process: bool,
+    pub(crate) quiet: bool,
+    pub(crate) report_file: Option<PathBuf>,
+    pub(crate) body_limit: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            grace: None,
+            task_panic: TaskPanic::Isolate,
+            owns_process: true,
+            quiet: false,
+            report_file: std::env::var_os("EPILOGUE_REPORT").map(PathBuf::from),
+            body_limit: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Options {
+    /// No signal handlers, no exit hook, nothing printed, and the process is never ended: the
+    /// caller gets code and report, and stops the run by [`App::stop`](crate::App::stop).
+    pub fn embedded() -> Options {
+        Options { owns_process: false, quiet: true, report_file: None, ..Options::default() }
+    }
+
+    /// How long the platform waits between the first stop signal and SIGKILL.
+    pub fn grace(mut self, grace: Duration) -> Options {
+        self.grace = Some(Grace::stated(grace));
+        self
+    }
+
+    /// What a panic in a spawned task means.
+    pub fn on_task_panic(mut self, policy: TaskPanic) -> Options {
+        self.task_panic = policy;
+        self
+    }
+
+    /// Prints no exit report. Errors and what was abandoned are printed all the same.
+    pub fn quiet(mut self, quiet: bool) -> Options {
+        self.quiet = quiet;
+        self
+    }
+
+    /// Writes the exit report as JSON to this file; without it, to the one that `EPILOGUE_REPORT`
+    /// names, if any.
+    pub fn report_file(mut self, path: impl Into<PathBuf>) -> Options {
+        self.report_file = Some(path.into());
+        self
+    }
+
+    /// How long the body may go on after the stop began, 5 s unless set: a start in progress ends
+    /// within it, or is dropped.
+    pub fn body_limit(mut self, limit: Duration) -> Options {
+        self.body_limit = limit;
+        self
+    }
+}

@@ -1,0 +1,159 @@
+//! The one place where this crate speaks to the operating system: signals, their default action,
+//! the end of the process. Linux.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use crate::escalation::StopSignal;
+
+/// A stop signal as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub(crate) signal: StopSignal,
+    /// 0 when the kernel sent it, or a sender outside the PID namespace.
+    pub(crate) from_pid: i32,
+}
+
+/// Handles the stop signals until dropped; then their former actions are back.
+pub(crate) struct Signals {
+    before: Vec<(StopSignal, libc::sigaction)>,
+}
+
+/// Hands every stop signal to `on_signal`, on a thread of its own. A signal that was ignored when
+/// the program started stays ignored: a background job of a shell has INT and QUIT ignored.
+///
+/// # Errors
+///
+/// When another run of this process handles signals already, or pipe or thread cannot be had.
+pub(crate) fn listen(on_signal: impl FnMut(Received) + Send + 'static) -> io::Result<Signals> {
+    if LISTENING.swap(true, Ordering::AcqRel) {
+        return Err(io::Error::other("another run in this process handles signals"));
+    }
+    let mut signals = Signals { before: Vec::new() };
+    let reader = open_pipe()?;
+    std::thread::Builder::new().name("epilogue-signals".into()).spawn(move || forward(reader, on_signal))?;
+    for signal in StopSignal::ALL {
+        if let Some(before) = install(signal)? {
+            signals.before.push((signal, before));
+        }
+    }
+    Ok(signals)
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for (signal, before) in &self.before {
+            // SAFETY: `before` is what the kernel returned for this signal.
+            unsafe { libc::sigaction(signal.number(), before, std::ptr::null_mut()) };
+        }
+        let writer = PIPE.swap(-1, Ordering::AcqRel);
+        if writer >= 0 {
+            // SAFETY: the descriptor was taken out of PIPE by this call, so it is owned here. The
+            // thread at the other end sees the end of the pipe and leaves.
+            drop(unsafe { OwnedFd::from_raw_fd(writer) });
+        }
+        LISTENING.store(false, Ordering::Release);
+    }
+}
+
+/// Ends the process the way the signal would have: its parent sees a death by that signal. PID 1
+/// cannot die of a signal and exits with 128 + its number.
+pub(crate) fn die_of(signal: StopSignal) -> ! {
+    let number = signal.number();
+    // SAFETY: plain system calls on valid arguments. The core limit is lowered so that QUIT, asked
+    // for by a person, leaves no core file.
+    unsafe {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::signal(number, libc::SIG_DFL);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, number);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::raise(number);
+    }
+    exit_now(128_u8.saturating_add(u8::try_from(number).unwrap_or(0)))
+}
+
+/// Ends the process without running exit handlers: they could wait for what was abandoned.
+pub(crate) fn exit_now(code: u8) -> ! {
+    let _ = io::stdout().flush();
+    let _ = io::stderr().flush();
+    // SAFETY: no preconditions.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Registers `handler` to run when somebody calls `exit`, or `main` returns.
+pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
+    // SAFETY: the handler does not unwind: it catches everything.
+    unsafe { libc::atexit(handler) == 0 }
+}
+
+static LISTENING: AtomicBool = AtomicBool::new(false);
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// One signal in the pipe: its number and its sender, 8 bytes, written at once.
+#[repr(C)]
+struct Message {
+    number: i32,
+    from_pid: i32,
+}
+
+fn open_pipe() -> io::Result<io::PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    let writer = OwnedFd::from(writer).into_raw_fd();
+    // SAFETY: `writer` is an open descriptor. Non-blocking, because a handler must not wait: when
+    // 8192 signals are queued the next one tells nothing new.
+    unsafe { libc::fcntl(writer, libc::F_SETFL, libc::O_NONBLOCK) };
+    PIPE.store(writer, Ordering::Release);
+    Ok(reader)
+}
+
+fn install(signal: StopSignal) -> io::Result<Option<libc::sigaction>> {
+    // SAFETY: zeroed is a valid sigaction to be written to; the handler only calls write(2) and
+    // touches atomics, both async-signal-safe.
+    unsafe {
+        let mut before: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal.number(), std::ptr::null(), &raw mut before) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if before.sa_sigaction == libc::SIG_IGN {
+            return Ok(None);
+        }
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as extern "C" fn(_, _, _) as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        if libc::sigaction(signal.number(), &raw const action, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Some(before))
+    }
+}
+
+extern "C" fn on_signal(number: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler; errno is put back so
+    // that the interrupted code does not see ours; write(2) is async-signal-safe.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let sent = (*info).si_code == libc::SI_USER || (*info).si_code == libc::SI_QUEUE;
+        let message = Message { number, from_pid: if sent { (*info).si_pid() } else { 0 } };
+        let fd = PIPE.load(Ordering::Acquire);
+        if fd >= 0 {
+            libc::write(fd, (&raw const message).cast(), size_of::<Message>());
+        }
+        *libc::__errno_location() = errno;
+    }
+}
+
+fn forward(mut reader: io::PipeReader, mut on_signal: impl FnMut(Received)) {
+    let mut bytes = [0; size_of::<Message>()];
+    while reader.read_exact(&mut bytes).is_ok() {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        let number = i32::from_ne_bytes([a, b, c, d]);
+        if let Some(signal) = StopSignal::from_number(number) {
+            on_signal(Received { signal, from_pid: i32::from_ne_bytes([e, f, g, h]) });
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Parts: things that start and stop.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::budget;
+use crate::error::Error;
+use crate::state::StopCx;
+
+/// Something that starts, yields a handle to use it by, and says how it stops.
+///
+/// The stop is part of what `start` returns, so the pair cannot be half-written. Use [`part`] for
+/// one-off parts; implement the trait for a part with settings of its own.
+pub trait Part {
+    /// What the rest of the program uses: a pool, a sender, an address.
+    type Handle;
+
+    /// The name in reports and records.
+    fn name(&self) -> String;
+
+    /// Starts it. An error here stops what had started before, in reverse.
+    fn start(self) -> impl Future<Output = Result<Started<Self::Handle>, Error>>;
+}
+
+/// A part from a closure.
+///
+/// # Examples
+///
+/// ```
+/// # use epilogue_process::{App, Error, Options, Started, part, run_with};
+/// # use std::sync::Arc;
+/// # async fn example(app: &App) -> Result<(), Error> {
+/// let queue = app
+///     .start(part("queue", async || {
+///         let queue = Arc::new(String::from("a real one connects here"));
+///         let closing = queue.clone();
+///         Ok(Started::new(queue, async move |_| {
+///             drop(closing);
+///             Ok(())
+///         }))
+///     }))
+///     .await?;
+/// # let _ = queue; Ok(()) }
+/// ```
+pub fn part<H, F>(name: impl Into<String>, start: F) -> FnPart<F>
+where
+    F: AsyncFnOnce() -> Result<Started<H>, Error>,
+{
+    FnPart { name: name.into(), start }
+}
+
+/// What [`part`] makes.
+pub struct FnPart<F> {
+    name: String,
+    start: F,
+}
+
+impl<H, F: AsyncFnOnce() -> Result<Started<H>, Error>> Part for FnPart<F> {
+    type Handle = H;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn start(self) -> impl Future<Output = Result<Started<H>, Error>> {
+        (self.start)()
+    }
+}
+
+/// A part that has started: its handle, and how it stops.
+#[must_use = "a started part that is dropped is never stopped"]
+pub struct Started<H> {
+    pub(crate) handle: H,
+    pub(crate) stop: Stop,
+}
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) type StopFn = Box<dyn FnOnce(StopCx) -> BoxFuture<Result<(), Error>> + Send>;
+pub(crate) type Notice = Box<dyn FnOnce() + Send>;
+
+pub(crate) struct Stop {
+    pub(crate) run: StopFn,
+    pub(crate) notice: Option<Notice>,
+    pub(crate) floor: Duration,
+    pub(crate) cap: Option<Duration>,
+    pub(crate) hurry_cap: Duration,
+    pub(crate) serves: bool,
+}
+
+impl<H> Started<H> {
+    /// The handle, and what stops the part. The stop runs as a task of its own, so it owns what it
+    /// uses; it is cut off at [`StopCx::deadline`].
+    pub fn new<F, Fut>(handle: H, stop: F) -> Started<H>
+    where
+        F: FnOnce(StopCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let stop = Stop {
+            run: Box::new(move |cx| Box::pin(stop(cx))),
+            notice: None,
+            floor: budget::FLOOR,
+            cap: None,
+            hurry_cap: Duration::from_secs(1),
+            serves: false,
+        };
+        Started { handle, stop }
+    }
+
+    /// Runs the moment the stop begins, before any step: readiness off, close announced,
+    /// deregistration begun. Must not block.
+    pub fn on_stopping(mut self, notice: impl FnOnce() + Send + 'static) -> Self {
+        self.stop.notice = Some(Box::new(notice));
+        self
+    }
+
+    /// The part serves until it is told to stop: the program does not end when its body returns.
+    pub fn serving(mut self) -> Self {
+        self.stop.serves = true;
+        self
+    }
+
+    /// The longest its stop may take, budget or not.
+    pub fn cap(mut self, cap: Duration) -> Self {
+        self.stop.cap = Some(cap);
+        self
+    }
+
+    /// What earlier steps leave to this one in any case; 250 ms unless set.
+    pub fn floor(mut self, floor: Duration) -> Self {
+        self.stop.floor = floor;
+        self
+    }
+
+    /// The longest its stop may take once somebody is in a [hurry](crate::escalation::Level::Hurry);
+    /// 1 s unless set.
+    pub fn hurry_cap(mut self, cap: Duration) -> Self {
+        self.stop.hurry_cap = cap;
+        self
+    }
+}

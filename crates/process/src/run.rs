@@ -1,0 +1,289 @@
+//! `run`: the body, then the stop, then the exit status.
+
+use std::future::Future;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use epilogue_scope::{Payload, describe};
+use tokio::time::Instant;
+
+use crate::app::{App, Inner};
+use crate::budget::Grace;
+use crate::error::Error;
+use crate::escalation::{Action, Level};
+use crate::exit_hook::ExitHook;
+use crate::options::Options;
+use crate::os::{self, Received};
+use crate::report::ExitReport;
+use crate::state::Trigger;
+use crate::stop;
+
+/// Runs a program: its body, until it is to end; then the stop of everything the body started, in
+/// reverse; then returns the exit status for `main`.
+///
+/// The program is to end when the body returns an error or panics; when it returns `Ok` and
+/// nothing it started [serves](crate::Started::serving); when SIGINT, SIGTERM, SIGQUIT or SIGHUP
+/// arrives; when [`App::stop`] or [`App::exit`] is called; and when somebody calls
+/// `std::process::exit`.
+///
+/// # Exit status
+///
+/// | outcome | status |
+/// |---|---|
+/// | stopped as asked, everything ran | 0 |
+/// | the body's own error; a code given to [`App::exit`] | 1; that code |
+/// | a panic in the body, or in a task under [`TaskPanic::Stop`](crate::TaskPanic::Stop) | 101 |
+/// | stopped as asked, but a cleanup failed | 123 |
+/// | stopped as asked, but something was abandoned at its deadline | 124 |
+/// | a third, impatient signal | death by that signal; as PID 1, 128 + its number |
+///
+/// When something was abandoned, or the budget is over, the process is ended here and now: a
+/// stuck thread would otherwise hold it while the runtime is dropped.
+///
+/// # Panics
+///
+/// Outside a tokio runtime with time enabled. A panic of the body is caught and reported.
+///
+/// # Examples
+///
+/// ```no_run
+/// use epilogue_process::{App, run};
+/// use std::process::ExitCode;
+///
+/// #[tokio::main]
+/// async fn main() -> ExitCode {
+///     run(async |app: &App| {
+///         app.spawn("ticker", async { std::future::pending().await });
+///         app.stopping().await;
+///         Ok(())
+///     })
+///     .await
+/// }
+/// ```
+pub async fn run<F>(body: F) -> ExitCode
+where
+    F: AsyncFnOnce(&App) -> Result<(), Error>,
+{
+    run_with(Options::default(), body).await.0
+}
+
+/// [`run`] with settings, and with the exit report.
+///
+/// # Panics
+///
+/// As [`run`].
+pub async fn run_with<F>(options: Options, body: F) -> (ExitCode, ExitReport)
+where
+    F: AsyncFnOnce(&App) -> Result<(), Error>,
+{
+    let grace = options.grace.clone().unwrap_or_else(discover_grace);
+    let budget = grace.budget();
+    let app = App::new(options);
+    let process = app.inner.options.owns_process.then(|| OwnedProcess::take(&app.inner, budget));
+
+    let end = drive_body(&app, body).await;
+    let (trigger, body_dropped) = settle_trigger(&app.inner, end).await;
+    let began = app.inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
+    if !stop::claim(&app.inner) {
+        // The exit hook drives the stop, and the process ends when it is done.
+        std::future::pending::<()>().await;
+    }
+    app.inner.stack.announce();
+    let steps = stop::pay(&app.inner, began, budget).await;
+
+    let mut report = ExitReport {
+        schema: "epilogue.exit/v1",
+        trigger,
+        code: app.inner.code.load(Ordering::Relaxed),
+        level: format!("{:?}", app.inner.control.now().level).to_lowercase(),
+        budget,
+        grace_from: grace.from,
+        total: began.elapsed(),
+        steps,
+        body_dropped,
+        cleanup_failures: epilogue_scope::report::count(),
+        signals: app.inner.control.signals_seen(),
+    };
+    report.code = exit_code(&report);
+    tell(&app.inner.options, &report);
+    if let Some(process) = process {
+        process.leave(&report).await;
+    }
+    (ExitCode::from(report.code), report)
+}
+
+enum BodyEnd {
+    Ended(Result<Result<(), Error>, Payload>),
+    Dropped,
+}
+
+async fn drive_body<F>(app: &App, body: F) -> BodyEnd
+where
+    F: AsyncFnOnce(&App) -> Result<(), Error>,
+{
+    let mut body = pin!(isolated(body(app)));
+    tokio::select! {
+        biased;
+        end = &mut body => return BodyEnd::Ended(end),
+        () = app.stopping() => {}
+    }
+    // Everyone is told at once, also while the body is still starting something.
+    app.inner.stack.announce();
+    match tokio::time::timeout(app.inner.options.body_limit, body).await {
+        Ok(end) => BodyEnd::Ended(end),
+        Err(_) => BodyEnd::Dropped,
+    }
+}
+
+/// Polls a future with its panics caught.
+async fn isolated<T>(future: impl Future<Output = T>) -> Result<T, Payload> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(payload) => Poll::Ready(Err(payload)),
+    })
+    .await
+}
+
+/// Begins the stop if the body's end does, and waits for it if something serves on.
+async fn settle_trigger(inner: &Arc<Inner>, end: BodyEnd) -> (Trigger, bool) {
+    let dropped = matches!(end, BodyEnd::Dropped);
+    let own = match end {
+        BodyEnd::Ended(Err(payload)) => {
+            inner.code.store(101, Ordering::Relaxed);
+            Some(Trigger::Panicked { message: describe(&*payload) })
+        }
+        BodyEnd::Ended(Ok(Err(error))) if !error.is_stopping() => {
+            eprintln!("epilogue: error: {error}");
+            let _ = inner.code.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed);
+            Some(Trigger::Failed { error: error.to_string() })
+        }
+        _ if !inner.stack.serves() => Some(Trigger::Returned),
+        _ => None,
+    };
+    if let Some(trigger) = own {
+        inner.control.begin(trigger);
+    }
+    let mut state = inner.control.watch();
+    let trigger = match state.wait_for(|state| state.stopping()).await {
+        Ok(state) => state.begun.clone().map_or(Trigger::Asked, |(trigger, _)| trigger),
+        Err(_) => Trigger::Asked,
+    };
+    if let Trigger::TaskPanicked { .. } = trigger {
+        inner.code.store(101, Ordering::Relaxed);
+    }
+    (trigger, dropped)
+}
+
+fn exit_code(report: &ExitReport) -> u8 {
+    match report.code {
+        0 if !report.abandoned().is_empty() => 124,
+        0 if report.failed() => 123,
+        code => code,
+    }
+}
+
+fn tell(options: &Options, report: &ExitReport) {
+    let bad = report.failed() || !report.abandoned().is_empty();
+    if options.owns_process && (bad || !options.quiet) {
+        // A closed stderr leaves nobody to tell.
+        let _ = std::io::stderr().write_all(report.to_string().as_bytes());
+    }
+    if let Some(path) = &options.report_file
+        && let Err(error) = report.write_json(path)
+    {
+        eprintln!("epilogue: the exit report could not be written to {}: {error}", path.display());
+    }
+}
+
+fn discover_grace() -> Grace {
+    let env = |name: &str| std::env::var(name).ok();
+    let is_pid_1 = std::process::id() == 1;
+    Grace::discover(env, is_pid_1).unwrap_or_else(|invalid| {
+        let fallback = Grace::stated(Duration::from_secs(30));
+        eprintln!("epilogue: {}: {invalid}; going on with 30s", crate::budget::GRACE_ENV);
+        fallback
+    })
+}
+
+/// What a run holds of its process: signals, the exit hook, and the certainty of leaving.
+struct OwnedProcess {
+    signals: Option<os::Signals>,
+    hook: Option<ExitHook>,
+}
+
+impl OwnedProcess {
+    fn take(inner: &Arc<Inner>, budget: Duration) -> OwnedProcess {
+        if let Err(error) = epilogue_observe::record_to_env() {
+            eprintln!("epilogue: not recorded: {error}");
+        }
+        let theirs = Arc::clone(inner);
+        let signals = os::listen(move |received| on_signal(&theirs, received))
+            .inspect_err(|error| eprintln!("epilogue: signals keep their default effect: {error}"))
+            .ok();
+        leave_in_time(inner, budget);
+        OwnedProcess { signals, hook: ExitHook::arm(inner, budget) }
+    }
+
+    async fn leave(self, report: &ExitReport) {
+        if let Some(hook) = &self.hook
+            && hook.exiting()
+        {
+            // The thread inside `exit` ends the process, with its own code.
+            hook.release();
+            std::future::pending::<()>().await;
+        }
+        if !report.abandoned().is_empty() {
+            os::exit_now(report.code);
+        }
+        drop(self.signals);
+    }
+}
+
+fn on_signal(inner: &Inner, received: Received) {
+    let action = inner.control.signal(received.signal, received.from_pid);
+    if action == Action::Raise(Level::Die) {
+        let _ = std::io::stderr().write_all(last_words(inner).as_bytes());
+        os::die_of(received.signal);
+    }
+}
+
+fn last_words(inner: &Inner) -> String {
+    let mut words = String::from("epilogue: told to die; abandoned:\n");
+    for name in std::iter::once(inner.current()).filter(|name| !name.is_empty()).chain(inner.stack.names()) {
+        words.push_str(&format!("  {name}\n"));
+    }
+    words
+}
+
+/// A thread that ends the process a little after its budget, whatever holds it: a stop that blocks
+/// the only worker, or a blocking thread that nobody knows of while the runtime is dropped.
+fn leave_in_time(inner: &Arc<Inner>, budget: Duration) {
+    let mut state = inner.control.watch();
+    let inner = Arc::clone(inner);
+    let watch = move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
+        runtime.block_on(async {
+            if state.wait_for(|state| state.stopping()).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(budget + Duration::from_millis(250)).await;
+            let stuck = inner.current();
+            let stuck = if stuck.is_empty() { "the runtime (a blocking thread?)" } else { &stuck };
+            eprintln!("epilogue: the budget of {budget:.1?} is over; held by {stuck}; leaving now");
+            os::exit_now(match inner.code.load(Ordering::Relaxed) {
+                0 => 124,
+                code => code,
+            });
+        });
+    };
+    if let Err(error) = std::thread::Builder::new().name("epilogue-budget".into()).spawn(watch) {
+        eprintln!("epilogue: no thread to watch the budget: {error}");
+    }
+}

@@ -1,0 +1,258 @@
+//! What everybody knows about the stop: whether it began, why, and how urgent it is.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::escalation::{Level, StopSignal};
+
+/// What made the program end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
+pub enum Trigger {
+    /// The body returned `Ok` and nothing serves on.
+    Returned,
+    /// The body returned an error.
+    Failed {
+        /// The error with its sources.
+        error: String,
+    },
+    /// The body panicked.
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// A spawned task panicked, under the policy to stop.
+    TaskPanicked {
+        /// The task's name.
+        task: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// A signal came.
+    Signal {
+        /// Its name, such as `SIGTERM`.
+        name: String,
+        /// Who sent it; 0 for the kernel, the terminal, or a sender outside the PID namespace.
+        from_pid: i32,
+    },
+    /// [`App::stop`](crate::App::stop) was called.
+    Asked,
+    /// Somebody called `std::process::exit`.
+    ProcessExit,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trigger::Returned => f.write_str("the body returned"),
+            Trigger::Failed { .. } => f.write_str("the body failed"),
+            Trigger::Panicked { .. } => f.write_str("the body panicked"),
+            Trigger::TaskPanicked { task, .. } => write!(f, "the task {task} panicked"),
+            Trigger::Signal { name, from_pid: 0 } => f.write_str(name),
+            Trigger::Signal { name, from_pid } => write!(f, "{name} from pid {from_pid}"),
+            Trigger::Asked => f.write_str("the program asked for it"),
+            Trigger::ProcessExit => f.write_str("process::exit was called"),
+        }
+    }
+}
+
+/// One moment of the stop, as a `watch` channel carries it.
+#[derive(Clone, Debug)]
+pub(crate) struct StopState {
+    pub(crate) level: Level,
+    pub(crate) skip_idle_waits: bool,
+    pub(crate) begun: Option<(Trigger, Instant)>,
+}
+
+impl StopState {
+    pub(crate) fn running() -> StopState {
+        StopState { level: Level::Running, skip_idle_waits: false, begun: None }
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.begun.is_some()
+    }
+}
+
+/// Tells a long-running piece of work that its turn to stop has come.
+#[derive(Clone)]
+pub struct StopToken(watch::Receiver<bool>);
+
+impl StopToken {
+    pub(crate) fn new() -> (watch::Sender<bool>, StopToken) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, StopToken(receiver))
+    }
+
+    /// Returns when it is time to stop. Cancel safe.
+    pub async fn stopped(&self) {
+        // A sender that is gone means the same: nobody wants this work any more.
+        let _ = self.0.clone().wait_for(|stop| *stop).await;
+    }
+
+    /// Whether it is time to stop.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
+/// What a stop knows: how long it has, how urgent it is; and where it leaves word.
+pub struct StopCx {
+    pub(crate) deadline: Instant,
+    pub(crate) budget: Duration,
+    pub(crate) state: watch::Receiver<StopState>,
+    pub(crate) word: Arc<Word>,
+}
+
+/// What a stop leaves for the report.
+#[derive(Default)]
+pub(crate) struct Word {
+    notes: Mutex<Vec<String>>,
+    abandoned: Mutex<Vec<String>>,
+}
+
+impl Word {
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn take_abandoned(&self) -> Vec<String> {
+        std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl StopCx {
+    /// When this step is cut off.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What is left of this step's time.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The whole budget of the stop.
+    pub fn budget(&self) -> Duration {
+        self.budget
+    }
+
+    /// When the stop began.
+    pub fn began(&self) -> Instant {
+        self.state.borrow().begun.as_ref().map_or_else(Instant::now, |(_, at)| *at)
+    }
+
+    /// How urgent it is now.
+    pub fn level(&self) -> Level {
+        self.state.borrow().level
+    }
+
+    /// Whether waits that serve nobody are to be skipped: a TERM was repeated, or more.
+    pub fn skip_idle_waits(&self) -> bool {
+        let state = self.state.borrow();
+        state.skip_idle_waits || state.level > Level::Graceful
+    }
+
+    /// Returns when the urgency changed since it was last looked at. Cancel safe.
+    pub async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Leaves a line in the report under this step.
+    pub fn note(&self, line: impl Into<String>) {
+        self.word.notes.lock().unwrap_or_else(PoisonError::into_inner).push(line.into());
+    }
+
+    /// Leaves word of something that was cut off; the exit status will say so.
+    pub fn abandon(&self, what: impl Into<String>) {
+        self.word.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(what.into());
+    }
+}
+
+/// The state and its clock, for whoever raises the level: signals, hooks, the app itself.
+pub(crate) struct StopControl {
+    sender: watch::Sender<StopState>,
+    escalation: Mutex<crate::escalation::Escalation>,
+    born: Instant,
+    seen: Mutex<Vec<String>>,
+}
+
+impl StopControl {
+    pub(crate) fn new() -> StopControl {
+        StopControl {
+            sender: watch::Sender::new(StopState::running()),
+            escalation: Mutex::default(),
+            born: Instant::now(),
+            seen: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<StopState> {
+        self.sender.subscribe()
+    }
+
+    pub(crate) fn now(&self) -> StopState {
+        self.sender.borrow().clone()
+    }
+
+    /// Begins the stop, unless it has begun: the first trigger counts.
+    pub(crate) fn begin(&self, trigger: Trigger) {
+        let at = Instant::now();
+        self.escalation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .begin(at.saturating_duration_since(self.born));
+        self.sender.send_if_modified(|state| {
+            if state.begun.is_some() {
+                return false;
+            }
+            state.level = state.level.max(Level::Graceful);
+            state.begun = Some((trigger, at));
+            true
+        });
+    }
+
+    /// Takes a signal into account and says what is to be done about it.
+    pub(crate) fn signal(&self, signal: StopSignal, from_pid: i32) -> crate::escalation::Action {
+        use crate::escalation::Action;
+        let at = Instant::now().saturating_duration_since(self.born);
+        let action = self.escalation.lock().unwrap_or_else(PoisonError::into_inner).signal(signal, at);
+        self.see(format!("{signal} from pid {from_pid}, {action:?}"));
+        match action {
+            Action::Note => {}
+            Action::SkipIdleWaits => {
+                self.sender.send_modify(|state| state.skip_idle_waits = true);
+            }
+            Action::Raise(level) => {
+                self.sender.send_modify(|state| {
+                    state.level = level;
+                    if state.begun.is_none() {
+                        let trigger = Trigger::Signal { name: signal.to_string(), from_pid };
+                        state.begun = Some((trigger, Instant::now()));
+                    }
+                });
+            }
+        }
+        action
+    }
+
+    /// Signals seen since the program started, newest last; at most 32 are kept.
+    pub(crate) fn signals_seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn see(&self, line: String) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < 32 {
+            seen.push(line);
+        }
+    }
+}

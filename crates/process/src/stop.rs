@@ -1,0 +1,91 @@
+//! The stop itself: pops the stack, each step isolated and within its limit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use epilogue_scope::record::Finished;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+
+use crate::app::Inner;
+use crate::budget;
+use crate::error::Error;
+use crate::escalation::Level;
+use crate::report::{StepOutcome, StepReport};
+use crate::stack::Step;
+use crate::state::{StopCx, Word};
+
+/// Claims the stop for the caller. Only the first caller gets it.
+pub(crate) fn claim(inner: &Inner) -> bool {
+    !inner.driven.swap(true, Ordering::AcqRel)
+}
+
+/// Stops everything on the stack, newest first.
+pub(crate) async fn pay(inner: &Arc<Inner>, began: Instant, total: Duration) -> Vec<StepReport> {
+    let mut reports = Vec::new();
+    while let Some(step) = inner.stack.pop() {
+        inner.set_current(&step.name);
+        let left = (began + total).saturating_duration_since(Instant::now());
+        let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
+        reports.push(stop_one(inner, step, limit, total).await);
+    }
+    inner.set_current("");
+    reports
+}
+
+async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) -> StepReport {
+    let Step { name, kind, place, mut registration, stop } = step;
+    let begun = Instant::now();
+    let word = Arc::new(Word::default());
+    let cx =
+        StopCx { deadline: begun + limit, budget, state: inner.control.watch(), word: Arc::clone(&word) };
+    // A task of its own: a panic is an error here, and a stop that blocks holds one worker only.
+    let mut running = tokio::spawn(async move { (stop.run)(cx).await });
+    let outcome = tokio::select! {
+        joined = &mut running => told(joined),
+        () = cut(inner, begun, limit, stop.hurry_cap) => {
+            running.abort();
+            StepOutcome::Abandoned
+        }
+    };
+    registration.finish(match &outcome {
+        StepOutcome::Ok => Finished::Ran,
+        StepOutcome::Failed { .. } => Finished::Failed,
+        StepOutcome::Panicked { .. } => Finished::Panicked,
+        StepOutcome::Abandoned => Finished::Abandoned,
+    });
+    StepReport {
+        name: name.to_string(),
+        kind,
+        place: place.to_string(),
+        outcome,
+        time: begun.elapsed(),
+        limit,
+        notes: word.take_notes(),
+        abandoned: word.take_abandoned(),
+    }
+}
+
+fn told(joined: Result<Result<(), Error>, JoinError>) -> StepOutcome {
+    match joined {
+        Ok(Ok(())) => StepOutcome::Ok,
+        Ok(Err(error)) => StepOutcome::Failed { error: error.to_string() },
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => StepOutcome::Panicked { message: epilogue_scope::describe(&*payload) },
+            // Cancelled from outside: the runtime is going away.
+            Err(error) => StepOutcome::Failed { error: error.to_string() },
+        },
+    }
+}
+
+/// Returns when the step's time is over; a hurry shortens it from the moment it sets in.
+async fn cut(inner: &Inner, begun: Instant, limit: Duration, hurry_cap: Duration) {
+    let mut state = inner.control.watch();
+    tokio::select! {
+        () = tokio::time::sleep_until(begun + limit) => return,
+        hurried = state.wait_for(|state| state.level >= Level::Hurry) => drop(hurried),
+    }
+    let hurried = Instant::now() + hurry_cap;
+    tokio::time::sleep_until(hurried.min(begun + limit)).await;
+}

@@ -1,0 +1,197 @@
+//! The drain of the HTTP server, over real sockets.
+#![cfg(feature = "axum")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::routing::get;
+use epilogue_process::{App, ExitReport, Options, http, run_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+/// `/stream` sends what the test feeds it; `/panic` panics.
+fn router(feed: mpsc::Receiver<&'static str>) -> Router {
+    let feed = std::sync::Arc::new(tokio::sync::Mutex::new(feed));
+    let stream = get(move || async move {
+        let mut feed = feed.clone().lock_owned().await;
+        Body::new(Chunks(std::pin::Pin::from(Box::new(std::future::poll_fn(move |cx| feed.poll_recv(cx))))))
+    });
+    Router::new()
+        .route("/stream", stream)
+        .route(
+            "/panic",
+            get(|| async {
+                if true {
+                    std::panic::resume_unwind(Box::new("handler"))
+                }
+            }),
+        )
+        .route("/", get(|| async { "hello" }))
+}
+
+struct Chunks<F>(std::pin::Pin<Box<F>>);
+
+impl<F: Future<Output = Option<&'static str>>> http_body::Body for Chunks<F> {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.0
+            .as_mut()
+            .poll(cx)
+            .map(|chunk| chunk.map(|text| Ok(http_body::Frame::data(Bytes::from_static(text.as_bytes())))))
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    app: App,
+    feed: mpsc::Sender<&'static str>,
+    ended: tokio::task::JoinHandle<ExitReport>,
+}
+
+async fn server(options: Options) -> Server {
+    let (feed, fed) = mpsc::channel(8);
+    let (tell, told) = oneshot::channel();
+    let ended = tokio::spawn(async move {
+        let body = async move |app: &App| {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let address = listener.local_addr()?;
+            let serve = http::serve(listener, router(fed)).readiness("/ready").liveness("/live");
+            app.start(serve).await?;
+            let _ = tell.send((address, app.clone()));
+            Ok(())
+        };
+        run_with(options, body).await.1
+    });
+    let (address, app) = told.await.unwrap();
+    Server { address, app, feed, ended }
+}
+
+async fn ask(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// Reads until `wanted` is in what came; panics at the end of the stream.
+async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(wanted) {
+        let read = stream.read_buf(&mut seen).await.unwrap();
+        assert!(read > 0, "closed after {:?}, before {wanted:?}", String::from_utf8_lossy(&seen));
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+async fn connect(server: &Server) -> TcpStream {
+    TcpStream::connect(server.address).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_in_milliseconds() {
+    let server = server(Options::embedded()).await;
+    let mut probing = connect(&server).await;
+    ask(&mut probing, "/ready").await;
+    read_until(&mut probing, "ready\n").await;
+    server.app.stop();
+    let report = server.ended.await.unwrap();
+    assert!(report.total < Duration::from_millis(900), "probes are no demand: {:?}", report.total);
+    assert_eq!(probing.read(&mut [0; 16]).await.unwrap(), 0, "the idle connection is closed");
+}
+
+#[tokio::test]
+async fn while_leaving_it_answers_new_connections_and_announces_close() {
+    let server = server(Options::embedded()).await;
+    let mut old = connect(&server).await;
+    ask(&mut old, "/").await;
+    assert!(!read_until(&mut old, "hello").await.contains("connection: close"));
+    server.app.stop();
+    server.app.stopping().await;
+
+    let mut probe = connect(&server).await;
+    ask(&mut probe, "/ready").await;
+    assert!(read_until(&mut probe, "stopping").await.contains("503"));
+    let mut live = connect(&server).await;
+    ask(&mut live, "/live").await;
+    assert!(read_until(&mut live, "alive").await.contains("200 OK"));
+    ask(&mut old, "/").await;
+    assert!(read_until(&mut old, "hello").await.contains("connection: close"));
+    assert_eq!(old.read(&mut [0; 16]).await.unwrap(), 0);
+    let mut new = connect(&server).await;
+    ask(&mut new, "/").await;
+    assert!(read_until(&mut new, "hello").await.contains("connection: close"));
+
+    let report = server.ended.await.unwrap();
+    assert_eq!((report.code, report.abandoned().len()), (0, 0));
+    assert!(TcpStream::connect(server.address).await.is_err(), "the port is free");
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_finished() {
+    let server = server(Options::embedded()).await;
+    let mut slow = connect(&server).await;
+    ask(&mut slow, "/stream").await;
+    server.feed.send("first ").await.unwrap();
+    read_until(&mut slow, "first ").await;
+    server.app.stop();
+    // Longer than quiet and linger together: the server waits for this one alone.
+    let waiting = tokio::time::timeout(Duration::from_millis(2_500), slow.read_u8()).await;
+    assert!(waiting.is_err(), "nothing was sent and nothing was closed");
+    server.feed.send("last").await.unwrap();
+    drop(server.feed);
+    assert!(read_until(&mut slow, "0\r\n\r\n").await.contains("last"));
+    assert_eq!(server.ended.await.unwrap().code, 0);
+}
+
+#[tokio::test]
+async fn what_is_in_flight_at_the_deadline_is_cut_and_named() {
+    let server = server(Options::embedded().grace(Duration::from_secs(2))).await;
+    let mut slow = connect(&server).await;
+    ask(&mut slow, "/stream").await;
+    server.feed.send("first").await.unwrap();
+    read_until(&mut slow, "first").await;
+    server.app.stop();
+    let report = server.ended.await.unwrap();
+    assert_eq!(report.code, 124);
+    let abandoned = report.abandoned();
+    assert!(abandoned[0].contains("GET /stream from 127.0.0.1"), "{abandoned:?}");
+    assert!(abandoned[0].contains("5 bytes sent"), "{abandoned:?}");
+    assert!(report.total < Duration::from_millis(1_600), "{:?}", report.total);
+    drop(server.feed);
+}
+
+#[tokio::test]
+async fn a_panicking_handler_answers_500_and_nothing_else_suffers() {
+    let server = server(Options::embedded()).await;
+    let mut client = connect(&server).await;
+    ask(&mut client, "/panic").await;
+    assert!(read_until(&mut client, "panicked").await.contains("500 Internal"));
+    ask(&mut client, "/").await;
+    read_until(&mut client, "hello").await;
+    server.app.stop();
+    assert_eq!(server.ended.await.unwrap().code, 0);
+}
+
+#[tokio::test]
+async fn connections_queued_in_the_kernel_are_answered_not_reset() {
+    let server = server(Options::embedded()).await;
+    // Connected and asked, all before the runtime has polled the accept loop again.
+    let mut queued = Vec::new();
+    for _ in 0..50 {
+        let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+        std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        stream.set_nonblocking(true).unwrap();
+        queued.push(TcpStream::from_std(stream).unwrap());
+    }
+    server.app.stop();
+    for stream in &mut queued {
+        read_until(stream, "hello").await;
+    }
+    assert_eq!(server.ended.await.unwrap().code, 0);
+}
