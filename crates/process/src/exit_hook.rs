@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 use crate::app::Inner;
-use crate::state::Trigger;
+use crate::state::ThreadMark;
 use crate::stop;
 
 /// Armed while a run is active. At most one run of a process is.
@@ -113,15 +113,17 @@ extern "C" fn at_exit() {
     let theirs = Arc::clone(&shared);
     // A wake-up sent from a worker thread stays in that worker's own slot, and this one may be a
     // worker that will not run again: so everything happens on another thread.
-    let started = std::thread::Builder::new().name("epilogue-exit".into()).spawn(move || drive(&theirs));
+    let thread = ThreadMark::here();
+    let started =
+        std::thread::Builder::new().name("epilogue-exit".into()).spawn(move || drive(&theirs, thread));
     if started.is_ok() {
         shared.wait(limit);
     }
 }
 
-fn drive(shared: &Arc<Shared>) {
+fn drive(shared: &Arc<Shared>, exiting: ThreadMark) {
     let inner = &shared.inner;
-    inner.control.begin(Trigger::ProcessExit);
+    inner.control.begin_exit(exiting);
     if shared.can_wait_for_run || !stop::claim(inner) {
         return;
     }

@@ -68,11 +68,29 @@ pub(crate) struct StopState {
     pub(crate) level: Level,
     pub(crate) skip_idle_waits: bool,
     pub(crate) begun: Option<(Trigger, Instant)>,
+    /// The thread inside `process::exit`: whatever it was doing will never go on.
+    pub(crate) exit_thread: Option<ThreadMark>,
+}
+
+/// A thread, as it names itself: cheap to take, also on a thread that is inside `exit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadMark(usize);
+
+impl ThreadMark {
+    pub(crate) fn here() -> ThreadMark {
+        thread_local!(static MARK: u8 = const { 0 });
+        ThreadMark(MARK.with(|mark| std::ptr::from_ref(mark).addr()))
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn word(self) -> usize {
+        self.0
+    }
 }
 
 impl StopState {
     pub(crate) fn running() -> StopState {
-        StopState { level: Level::Running, skip_idle_waits: false, begun: None }
+        StopState { level: Level::Running, skip_idle_waits: false, begun: None, exit_thread: None }
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -159,6 +177,12 @@ impl StopCx {
         state.skip_idle_waits || state.level > Level::Graceful
     }
 
+    /// The thread that called `process::exit`, if that is why the program stops.
+    #[cfg(feature = "axum")]
+    pub(crate) fn exit_thread(&self) -> Option<ThreadMark> {
+        self.state.borrow().exit_thread
+    }
+
     /// Returns when the urgency changed since it was last looked at. Cancel safe.
     pub async fn changed(&mut self) {
         if self.state.changed().await.is_err() {
@@ -201,6 +225,12 @@ impl StopControl {
 
     pub(crate) fn now(&self) -> StopState {
         self.sender.borrow().clone()
+    }
+
+    /// Somebody is inside `process::exit`, on this thread.
+    pub(crate) fn begin_exit(&self, thread: ThreadMark) {
+        self.sender.send_modify(|state| state.exit_thread = Some(thread));
+        self.begin(Trigger::ProcessExit);
     }
 
     /// Begins the stop, unless it has begun: the first trigger counts.

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Phase, Settings};
+use crate::state::ThreadMark;
 
 /// Shared by the accept loop, the connections and the drain.
 pub(crate) struct Shared {
@@ -29,6 +30,8 @@ pub(crate) struct Connection {
     peer: SocketAddr,
     request: Mutex<Option<Request>>,
     sent: AtomicU64,
+    /// The thread that is running its handler at this moment, or 0.
+    running_on: AtomicUsize,
 }
 
 struct Request {
@@ -112,9 +115,26 @@ impl Shared {
         self.connections().values().filter_map(|connection| connection.busy_with()).collect()
     }
 
+    /// Stops counting the connection whose handler this thread was running when it called `exit`:
+    /// that handler never returns. Gives its request.
+    pub(crate) fn give_up_on(&self, thread: ThreadMark) -> Option<String> {
+        let mut connections = self.connections();
+        let running =
+            |connection: &Connection| connection.running_on.load(Ordering::Relaxed) == thread.word();
+        let id = connections.iter().find(|(_, connection)| running(connection)).map(|(id, _)| *id)?;
+        let connection = connections.remove(&id)?;
+        self.open.send_modify(|open| *open -= 1);
+        connection.busy_with()
+    }
+
     pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Admitted {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection { peer, request: Mutex::default(), sent: AtomicU64::new(0) });
+        let connection = Arc::new(Connection {
+            peer,
+            request: Mutex::default(),
+            sent: AtomicU64::new(0),
+            running_on: AtomicUsize::new(0),
+        });
         self.connections().insert(id, Arc::clone(&connection));
         self.open.send_modify(|open| *open += 1);
         Admitted { shared: Arc::clone(self), connection, id }
@@ -134,14 +154,24 @@ pub(crate) struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.shared.connections().remove(&self.id);
-        self.shared.open.send_modify(|open| *open -= 1);
+        let counted = self.shared.connections().remove(&self.id).is_some();
+        if counted {
+            self.shared.open.send_modify(|open| *open -= 1);
+        }
     }
 }
 
 impl Connection {
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Polls its handler: marked meanwhile, so that a call of `exit` in it can be told apart.
+    pub(crate) fn running<T>(&self, poll: impl FnOnce() -> T) -> T {
+        self.running_on.store(ThreadMark::here().word(), Ordering::Relaxed);
+        let polled = poll();
+        self.running_on.store(0, Ordering::Relaxed);
+        polled
     }
 
     pub(crate) fn begin(&self, line: String) {

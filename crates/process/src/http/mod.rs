@@ -258,6 +258,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 async fn drain(shared: &Arc<Shared>, accepting: JoinHandle<usize>, mut cx: StopCx) -> Result<(), Error> {
+    if let Some(request) = cx.exit_thread().and_then(|thread| shared.give_up_on(thread)) {
+        cx.note(format!("exit was called by {request}"));
+    }
     let in_flight = shared.in_flight().len();
     // Kept back for closing what is cut, and for saying so.
     let deadline = cx.deadline() - (cx.remaining() / 20).min(Duration::from_millis(200));
@@ -288,7 +291,8 @@ async fn drain(shared: &Arc<Shared>, accepting: JoinHandle<usize>, mut cx: StopC
     for request in &cut {
         cx.abandon(request.clone());
     }
-    shared.none_open().await;
+    // A handler that blocks its thread cannot be cut: it is named, not waited for.
+    let _ = tokio::time::timeout_at(deadline + (cx.deadline() - deadline) / 2, shared.none_open()).await;
     cx.note(format!(
         "listener open {:.1} s longer; {in_flight} in flight then, {} cut",
         held.as_secs_f64(),

@@ -70,18 +70,23 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         request.extensions_mut().insert(ConnectInfo(self.connection.peer()));
         let answer = hyper::service::Service::call(&self.router, request);
         Box::pin(async move {
-            let answer = caught(answer).await;
+            let answer = caught(answer, &busy.0).await;
             Ok(finish(answer, &shared, Some(busy)))
         })
     }
 }
 
 /// Runs a handler with its panic caught: the client gets a 500 instead of a broken connection.
-async fn caught(answer: impl Future<Output = Result<Response<Body>, Infallible>>) -> Response<Body> {
+async fn caught(
+    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
+    connection: &Connection,
+) -> Response<Body> {
     let mut answer = Box::pin(answer);
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(|Ok(response)| response),
-        Err(_) => Poll::Ready(plain(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked\n")),
+    std::future::poll_fn(|cx| {
+        match connection.running(|| catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx)))) {
+            Ok(poll) => poll.map(|Ok(response)| response),
+            Err(_) => Poll::Ready(plain(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked\n")),
+        }
     })
     .await
 }
