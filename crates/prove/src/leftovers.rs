@@ -130,7 +130,7 @@ fn clean(run: &Path, id: &str) -> String {
 /// # Errors
 ///
 /// When none of a thousand is free.
-pub(crate) fn take_port(salt: u32) -> io::Result<(u16, PortLock)> {
+pub(crate) fn take_port(row: &str) -> io::Result<(u16, PortLock)> {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 10_000;
     let ports = base()?.join(PORTS);
@@ -138,6 +138,8 @@ pub(crate) fn take_port(salt: u32) -> io::Result<(u16, PortLock)> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    // Rows start their search apart, so that the port of the last row can rest.
+    let salt = row.bytes().fold(0_u32, |salt, byte| salt.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let start = std::process::id().wrapping_mul(97).wrapping_add(salt.wrapping_mul(13));
     for step in 0..1000 {
         let Ok(port) = u16::try_from(FIRST + start.wrapping_add(step) % COUNT) else { continue };

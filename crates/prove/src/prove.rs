@@ -1,7 +1,8 @@
 //! All rows: which are run, how often, and what is said of them.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::judge::{self, Judged, Verdict};
 use crate::leftovers::{self, RunDir};
@@ -113,13 +114,14 @@ pub async fn prove(proof: &Proof, watcher: Watcher<'_>) -> Result<Report, ProveE
     }
     let run = RunDir::create().map_err(ProveError::Place)?;
     let done = Mutex::new(0);
+    let came_up: Vec<_> = proof.targets.iter().map(|_| AtomicBool::new(false)).collect();
     let mut rows: Vec<Vec<Row>> = proof.targets.iter().map(|_| Vec::new()).collect();
     for &trigger in &proof.triggers {
-        let side_by_side = proof
-            .targets
-            .iter()
-            .enumerate()
-            .map(|(at, target)| prove_row(proof, at, target, trigger, &run, watcher, &done));
+        let side_by_side = proof.targets.iter().enumerate().map(|(at, target)| {
+            let name = format!("{at}-{trigger}-{}", rows[at].len());
+            let row = RowRun { proof, target, trigger, run: &run, name, came_up: &came_up[at], watcher };
+            row.proved(&done)
+        });
         for (at, row) in join_all(side_by_side).await.into_iter().enumerate() {
             rows[at].push(row?);
         }
@@ -129,107 +131,133 @@ pub async fn prove(proof: &Proof, watcher: Watcher<'_>) -> Result<Report, ProveE
     Ok(Report::new(&proof.conditions, targets))
 }
 
-async fn prove_row(
-    proof: &Proof,
-    at: usize,
-    target: &Target,
+/// One row of one target, with all that it needs to know.
+struct RowRun<'a> {
+    proof: &'a Proof,
+    target: &'a Target,
     trigger: Trigger,
-    run: &RunDir,
-    watcher: Watcher<'_>,
-    done: &Mutex<usize>,
-) -> Result<Row, ProveError> {
-    let row = if trigger.means() == Means::Hook && !target.hooks.contains_key(&trigger) {
-        let why = format!("not exercised: no request that does it (give --hook {trigger}='POST /path')");
-        Row::skipped(trigger, why)
-    } else {
-        repeated(proof, at, target, trigger, run, watcher).await?
-    };
-    let done = {
-        let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *done += 1;
-        *done
-    };
-    let of = proof.targets.len() * proof.triggers.len();
-    watcher(Progress::Done { target: &target.name, row: &row, done, of });
-    Ok(row)
+    run: &'a RunDir,
+    name: String,
+    /// Whether this target has come up in any row so far.
+    came_up: &'a AtomicBool,
+    watcher: Watcher<'a>,
 }
 
-/// Runs a row, and again if a race or a spoilt load calls for it.
-async fn repeated(
-    proof: &Proof,
-    at: usize,
-    target: &Target,
-    trigger: Trigger,
-    run: &RunDir,
-    watcher: Watcher<'_>,
-) -> Result<Row, ProveError> {
-    let mut conclusive: Vec<(Judged, Observation)> = Vec::new();
-    let mut last_spoilt = None;
-    let mut runs = 0;
-    while runs < RUNS_MAX {
-        runs += 1;
-        let name = format!("{at}-{trigger}-{runs}");
-        let stage = |stage| watcher(Progress::Stage { target: &target.name, trigger, stage });
-        let seen = once(proof, target, trigger, run, &name, &stage)
-            .await
-            .map_err(|source| ProveError::Row { target: target.name.clone(), source })?;
-        let judged = judge::judge(trigger, target.expect(trigger), &seen);
-        let again = |why: &str| watcher(Progress::Again { target: &target.name, trigger, why });
-        if judged.verdict == Verdict::Inconclusive {
-            if runs < RUNS_MAX {
-                again(&judged.reason);
+impl RowRun<'_> {
+    async fn proved(self, done: &Mutex<usize>) -> Result<Row, ProveError> {
+        let Self { target, trigger, .. } = self;
+        let row = if trigger.means() == Means::Hook && !target.hooks.contains_key(&trigger) {
+            let how = format!("give --hook {trigger}='POST /path'");
+            Row::skipped(trigger, format!("not exercised: no request that does it ({how})"))
+        } else {
+            self.repeated().await?
+        };
+        let done = {
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            *done += 1;
+            *done
+        };
+        let of = self.proof.targets.len() * self.proof.triggers.len();
+        (self.watcher)(Progress::Done { target: &target.name, row: &row, done, of });
+        Ok(row)
+    }
+
+    /// Runs the row, and again if a race or a spoilt load calls for it.
+    async fn repeated(&self) -> Result<Row, ProveError> {
+        let Self { target, trigger, .. } = self;
+        let mut conclusive: Vec<(Judged, Observation)> = Vec::new();
+        let mut spoilt = None;
+        let mut runs = 0;
+        while runs < RUNS_MAX {
+            runs += 1;
+            let seen = match self.once(runs).await {
+                Ok(seen) => seen,
+                Err(error) if self.is_of_this_row(&error) => {
+                    return Ok(Row::failed(*trigger, error.to_string(), runs));
+                }
+                Err(source) => return Err(ProveError::Row { target: target.name.clone(), source }),
+            };
+            let judged = judge::judge(*trigger, target.expect(*trigger), &seen);
+            if judged.verdict == Verdict::Inconclusive {
+                self.again(runs, &judged.reason);
+                spoilt = Some((judged, seen));
+                continue;
             }
-            last_spoilt = Some((judged, seen));
-            continue;
+            let few = judged.few;
+            conclusive.push((judged, seen));
+            if !conclusive.iter().any(|(judged, _)| judged.few) {
+                break;
+            }
+            if few {
+                self.again(runs, "one or two requests were lost: a race?");
+            }
         }
-        let few = judged.few;
-        conclusive.push((judged, seen));
-        let started_racing = conclusive.iter().any(|(judged, _)| judged.few);
-        if !started_racing {
-            break;
-        }
-        if few && runs < RUNS_MAX {
-            again("one or two requests were lost: a race?");
+        Ok(self.verdict(conclusive, spoilt, runs))
+    }
+
+    fn verdict(
+        &self,
+        mut conclusive: Vec<(Judged, Observation)>,
+        spoilt: Option<(Judged, Observation)>,
+        runs: u32,
+    ) -> Row {
+        let verdicts: Vec<Judged> = conclusive.iter().map(|(judged, _)| judged.clone()).collect();
+        let failed = verdicts.iter().position(|judged| judged.verdict == Verdict::Fail);
+        let (judged, seen) = match (failed, spoilt) {
+            // The run that shows the loss is the one to look at.
+            (Some(at), _) => (judge::of_repeats(&verdicts), conclusive.swap_remove(at).1),
+            (None, spoilt) => match conclusive.pop().or(spoilt) {
+                Some(run) => run,
+                None => return Row::skipped(self.trigger, "never run".into()),
+            },
+        };
+        let known = self.target.known.get(&self.trigger).cloned();
+        let known = known.filter(|_| judged.verdict == Verdict::Fail);
+        Row::new(self.trigger, judged.verdict, judged.reason, runs, seen, known)
+    }
+
+    fn again(&self, runs: u32, why: &str) {
+        if runs < RUNS_MAX {
+            let Self { target, trigger, .. } = self;
+            (self.watcher)(Progress::Again { target: &target.name, trigger: *trigger, why });
         }
     }
-    let known = target.known.get(&trigger).cloned();
-    let (judged, seen) = match conclusive.iter().position(|(judged, _)| judged.verdict == Verdict::Fail) {
-        // The run that shows the loss is the one to look at.
-        Some(at) => {
-            let verdicts: Vec<Judged> = conclusive.iter().map(|(judged, _)| judged.clone()).collect();
-            (judge::of_repeats(&verdicts), conclusive.swap_remove(at).1)
-        }
-        None => match conclusive.pop().or(last_spoilt) {
-            Some(run) => run,
-            None => return Ok(Row::skipped(trigger, "never run".into())),
-        },
-    };
-    let known = known.filter(|_| judged.verdict == Verdict::Fail);
-    Ok(Row::new(trigger, judged.verdict, judged.reason, runs, seen, known))
-}
 
-async fn once(
-    proof: &Proof,
-    target: &Target,
-    trigger: Trigger,
-    run: &RunDir,
-    name: &str,
-    stage: row::Stage<'_>,
-) -> Result<Observation, RowError> {
-    let files =
-        |source: io::Error| RowError::Start(StartError::Files { path: format!("row {name}"), source });
-    let dir = run.row(name).map_err(files)?;
-    let salt = name.bytes().fold(0_u32, |salt, byte| salt.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    let (port, _lock) = match target.port {
-        Some(port) => (Some(port), None),
-        None if target.mentions_port() => {
-            let (port, lock) = leftovers::take_port(salt).map_err(files)?;
-            (Some(port), Some(lock))
+    /// A program that has come up before and does not this time has failed at this row. One that
+    /// never came up is a mistake in what was asked for.
+    fn is_of_this_row(&self, error: &RowError) -> bool {
+        match error {
+            RowError::DiedEarly { .. } => true,
+            RowError::Start(StartError::Died { .. } | StartError::NeverReady { .. }) => {
+                self.came_up.load(Ordering::Relaxed)
+            }
+            _ => false,
         }
-        None => (None, None),
-    };
-    let place = Place { dir: dir.path.clone(), mark: dir.mark.clone(), port };
-    row::run(target, trigger, &proof.conditions, &place, stage).await
+    }
+
+    async fn once(&self, attempt: u32) -> Result<Observation, RowError> {
+        let Self { proof, target, trigger, .. } = self;
+        let name = format!("{}-{attempt}", self.name);
+        let files =
+            |source: io::Error| RowError::Start(StartError::Files { path: format!("row {name}"), source });
+        let dir = self.run.row(&name).map_err(files)?;
+        let (port, _lock) = match target.port {
+            Some(port) => (Some(port), None),
+            None if target.mentions_port() => {
+                let (port, lock) = leftovers::take_port(&name).map_err(files)?;
+                (Some(port), Some(lock))
+            }
+            None => (None, None),
+        };
+        let place = Place { dir: dir.path.clone(), mark: dir.mark.clone(), port };
+        let stage = |stage| {
+            if stage != row::FIRST_STAGE {
+                self.came_up.store(true, Ordering::Relaxed);
+            }
+            (self.watcher)(Progress::Stage { target: &target.name, trigger: *trigger, stage });
+        };
+        row::run(target, *trigger, &proof.conditions, &place, &stage).await
+    }
 }
 
 /// Polls all futures to their ends, in order of their results.

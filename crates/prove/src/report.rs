@@ -237,10 +237,19 @@ impl TargetReport {
 }
 
 impl Row {
+    /// Requests lost, of all kinds.
+    pub fn requests_lost(&self) -> u32 {
+        self.in_flight.lost() + self.idle.lost() + self.arrivals.lost() + self.pool.lost()
+    }
+
     pub(crate) fn skipped(trigger: Trigger, why: String) -> Row {
         let mut row = Row::new(trigger, Verdict::Skipped, why, 0, Observation::default(), None);
         row.proof = "not run".into();
         row
+    }
+
+    pub(crate) fn failed(trigger: Trigger, why: String, runs: u32) -> Row {
+        Row::new(trigger, Verdict::Fail, why, runs, Observation::default(), None)
     }
 
     pub(crate) fn new(

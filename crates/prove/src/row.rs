@@ -129,6 +129,9 @@ pub enum RowError {
 /// What a row is doing, for whoever watches.
 pub(crate) type Stage<'a> = &'a (dyn Fn(&'static str) + Sync);
 
+/// While a row is here, the target has not come up.
+pub(crate) const FIRST_STAGE: &str = "starting";
+
 const HELD_WITHIN: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
@@ -145,7 +148,7 @@ pub(crate) async fn run(
     let before: HashSet<PathBuf> = watch.iter().flat_map(|dir| running::files_below(dir)).collect();
     let mut seen = Observation::default();
 
-    stage("starting");
+    stage(FIRST_STAGE);
     // Alive until the row is over: what it left behind is in the way of the restart, as in life.
     let mut process = Running::start(target, place, 1)?;
     let address = process.ready(target).await?;
@@ -183,6 +186,11 @@ pub(crate) async fn run(
     stage("looking for what is left");
     seen.cleanups = cleanups(&process, began_ns, &mut seen.events);
     seen.leaks = leaks(&process, watch.as_deref(), &before, address.port()).await;
+    // The row's own directory has a random name and is gone when this is read.
+    let dir = place.dir.display().to_string();
+    for leak in &mut seen.leaks {
+        leak.what = leak.what.replace(&dir, "{dir}");
+    }
     let acked = take_load(&mut seen, load, target);
 
     stage("starting it again");

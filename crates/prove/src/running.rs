@@ -60,7 +60,7 @@ pub(crate) struct Running {
 #[non_exhaustive]
 pub enum StartError {
     /// The program is not there.
-    #[error("{program}: command not found; give a path like ./{program}, or install it")]
+    #[error("{program}: no such command; check its path, or whether it is installed")]
     NotFound {
         /// As it was given.
         program: String,

@@ -54,8 +54,8 @@ pub fn table(report: &Report, target: &TargetReport, paint: Paint) -> String {
     for row in &target.rows {
         write_row(&mut out, row, paint);
     }
-    for (cell, why) in footnotes(target) {
-        for line in wrap(&format!("{cell}: {why}"), WIDTH - 2) {
+    for note in footnotes(target) {
+        for line in wrap(&note, WIDTH - 2) {
             let _ = writeln!(out, "{}", paint.paint("2", &format!("  {line}")));
         }
     }
@@ -77,10 +77,12 @@ pub fn summary(report: &Report, paint: Paint) -> String {
             .filter_map(|row| row.cleanups.as_ref())
             .fold((0, 0), |(run, all), c| (run + c.run, all + c.registered));
         let mut line = format!(
-            "{} of {tried} ways out clean; lost {} requests and {writes} acknowledged writes; left {} things behind",
+            "{} of {tried} ways out clean; lost {} requests{} and {writes} acknowledged writes; left {} things behind{}",
             of(Verdict::Pass),
             target.requests_lost(),
-            target.leaks()
+            rows_with(target, |row| row.requests_lost() > 0),
+            target.leaks(),
+            rows_with(target, |row| !row.leaks.is_empty()),
         );
         if registered > 0 {
             let _ = write!(line, "; ran {cleanups} of {registered} cleanups");
@@ -95,6 +97,12 @@ pub fn summary(report: &Report, paint: Paint) -> String {
         }
     }
     out
+}
+
+/// In which rows, unless it is in most of them.
+fn rows_with(target: &TargetReport, lost: impl Fn(&Row) -> bool) -> String {
+    let names: Vec<_> = target.rows.iter().filter(|row| lost(row)).map(|row| row.trigger).collect();
+    if names.is_empty() || names.len() > 4 { String::new() } else { format!(" ({})", names.join(", ")) }
 }
 
 fn write_row(out: &mut String, row: &Row, paint: Paint) {
@@ -152,7 +160,7 @@ impl Cells {
     pub(crate) fn of(row: &Row) -> Cells {
         let counts = |cell: &str, counts: &Counts| match row.not_exercised.contains_key(cell) {
             true => NOT_EXERCISED.to_owned(),
-            false => format!("{}/{}", answered(counts), counts.total()),
+            false => answered(counts),
         };
         let restart = row.restart_ms.map_or_else(|| "failed".to_owned(), |ms| format!("{ms} ms"));
         Cells {
@@ -175,9 +183,14 @@ impl Cells {
     }
 }
 
-/// Requests that were answered, or that their client could safely send again.
-fn answered(counts: &Counts) -> u32 {
-    counts.total() - counts.lost()
+/// `ok/asked`, with an `r` where some of the others are safe to send again.
+fn answered(counts: &Counts) -> String {
+    let safe = if retry_safe(counts) > 0 { "r" } else { "" };
+    format!("{}/{}{safe}", counts.ok(), counts.total())
+}
+
+fn retry_safe(counts: &Counts) -> u32 {
+    counts.total() - counts.ok() - counts.lost()
 }
 
 fn ended(row: &Row) -> String {
@@ -190,14 +203,20 @@ fn ended(row: &Row) -> String {
     if ms < 1000 { format!("{how} {ms}ms") } else { format!("{how} {:.1}s", ms as f64 / 1000.0) }
 }
 
-/// What could not be exercised, each reason once.
-fn footnotes(target: &TargetReport) -> Vec<(String, String)> {
-    let mut notes: Vec<(String, String)> = Vec::new();
+/// What the cells need explained, each thing once.
+fn footnotes(target: &TargetReport) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
     for (cell, why) in target.rows.iter().flat_map(|row| &row.not_exercised) {
-        let note = (format!("{NOT_EXERCISED}, {}", cell.replace('_', " ")), why.clone());
+        let note = format!("{NOT_EXERCISED}, {}: {why}", cell.replace('_', " "));
         if !notes.contains(&note) {
             notes.push(note);
         }
+    }
+    let cohorts = |row: &Row| {
+        retry_safe(&row.in_flight) + retry_safe(&row.idle) + retry_safe(&row.arrivals) + retry_safe(&row.pool)
+    };
+    if target.rows.iter().any(|row| cohorts(row) > 0) {
+        notes.push("r: closed before a byte of the request had arrived: safe to send again, not lost".into());
     }
     notes
 }

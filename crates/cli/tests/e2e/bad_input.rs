@@ -1,0 +1,84 @@
+//! Bad input: a clear message, an exit status that says whose fault it was, and nothing left.
+
+use crate::support::{Scratch, turn};
+
+fn refused(name: &str, arguments: &[&str], code: i32, says: &str) {
+    let _turn = turn();
+    let scratch = Scratch::new(name);
+    let mut all = vec!["prove", "--quiet"];
+    all.extend(arguments);
+    let output = scratch.epilogue(&all).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(says), "{says:?} in {stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(scratch.runs(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn an_unknown_trigger_is_named_with_those_there_are() {
+    refused("trigger", &["-t", "SEGV"], 2, "unknown trigger \"SEGV\"; there are return, exit");
+}
+
+#[test]
+fn a_command_that_is_not_there() {
+    refused("missing", &["--", "./no-such-server"], 2, "./no-such-server: no such command");
+}
+
+#[test]
+fn a_command_that_is_never_ready_shows_what_it_printed() {
+    let server = "echo warming up; exec sleep 60";
+    let config = "command = ['sh', '-c', 'X']\nready-within-s = 0.5".replace('X', server);
+    let scratch = Scratch::new("never-config");
+    let file = scratch.path().join("prove.toml");
+    std::fs::write(&file, config).unwrap();
+    let file = file.to_str().unwrap();
+    refused(
+        "never",
+        &["--config", file],
+        1,
+        "not ready within 500ms: it listens on no port; it printed:\n    warming up",
+    );
+}
+
+#[test]
+fn a_command_that_dies_at_once_shows_how_and_why() {
+    let command = ["--", "sh", "-c", "echo no config >&2; exit 4"];
+    refused("dies", &command, 1, "ended before it was ready (exit 4); it printed:\n    no config");
+}
+
+#[test]
+fn a_port_that_is_taken_names_its_owner() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let says = format!("port {port} is taken by pid {}", std::process::id());
+    refused("taken", &["--port", &port, "--", "python3", "-m", "http.server", &port], 2, &says);
+}
+
+#[test]
+fn a_wrong_field_of_a_file_is_named_with_its_value() {
+    let scratch = Scratch::new("config");
+    let file = scratch.path().join("prove.toml");
+    std::fs::write(&file, "command = ['x']\nslow = 'slow'").unwrap();
+    refused("field", &["--config", file.to_str().unwrap()], 2, "slow = \"slow\" is not a path");
+}
+
+#[test]
+fn a_duration_without_a_unit_is_not_guessed() {
+    refused("duration", &["--lag", "3"], 2, "\"3\" is not a duration; write it like 30s");
+}
+
+#[test]
+fn a_server_that_dies_by_itself_before_it_is_told_to_fails_its_row() {
+    let _turn = turn();
+    let scratch = Scratch::new("early");
+    let server = r"
+import http.server, os, sys, threading
+threading.Timer(0.6, lambda: (print('out of ink', flush=True), os._exit(9))).start()
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+";
+    let proved = scratch.prove(&["-t", "TERM", "--", "python3", "-c", server, "{port}"]);
+    let reason = proved.row("python3", "TERM")["reason"].as_str().unwrap();
+    assert!(reason.contains("ended by itself (exit 9) before it was told to"), "{reason}");
+    assert!(reason.contains("out of ink"), "{reason}");
+    assert_eq!(proved.code(), Some(1));
+}

@@ -1,0 +1,59 @@
+//! The steps of each chore.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::packages::is_there;
+
+/// Every check there is, the quick ones first.
+pub(crate) fn test() -> Result<(), String> {
+    let began = Instant::now();
+    step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step(
+        "lints",
+        cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
+    )?;
+    let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", docs)?;
+    if is_there("cargo-deny") {
+        step("licences and bans", cargo(&["deny", "check", "licenses", "bans", "sources"]))?;
+    } else {
+        println!("xtask: licences and bans: skipped, cargo-deny is not installed");
+    }
+    step(
+        "unit, doc and integration tests",
+        cargo(&["test", "--workspace", "--all-features", "--exclude", "epilogue-cli"]),
+    )?;
+    step("end-to-end tests", cargo(&["test", "-p", "epilogue-cli", "--", "--test-threads=1"]))?;
+    println!("xtask: all of it passed in {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+/// Fifty rows; the command's own exit status says whether they agree with what is expected.
+pub(crate) fn steady() -> Result<(), String> {
+    let fifty = ["prove", "--style", "epilogue", "--trigger", "TERM", "--repeat", "50"];
+    let mut prove = cargo(&["run", "--release", "--"]);
+    prove.args(fifty);
+    step("fifty TERM rows", prove)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments);
+    command
+}
+
+fn step(name: &str, mut command: Command) -> Result<(), String> {
+    println!("xtask: {name}");
+    let began = Instant::now();
+    match command.status() {
+        Ok(status) if status.success() => {
+            println!("xtask: {name}: passed in {} s", began.elapsed().as_secs());
+            Ok(())
+        }
+        Ok(status) => Err(format!("{name} failed ({status}); again: {command:?}")),
+        Err(error) => Err(format!("{name} could not be started: {error}")),
+    }
+}
