@@ -3,7 +3,7 @@
 //! [`run`] takes the body of a program. What the body starts with [`App::start`] and
 //! [`App::spawn`] goes on one stack; when the program is to end (the body returns, fails or
 //! panics, a signal comes, somebody calls [`App::stop`] or `std::process::exit`) the stack is
-//! stopped newest first, each step isolated from the others, within one [budget](budget).
+//! stopped newest first, each step isolated from the others, within one [budget].
 //!
 //! # Guarantees
 //!

@@ -42,7 +42,9 @@ impl RunDir {
     /// When it cannot be made, or the place belongs to somebody else.
     pub(crate) fn create() -> io::Result<RunDir> {
         let base = base()?;
-        let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned();
+        // Short: targets put Unix sockets below it, whose paths have room for 107 bytes.
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        let id: String = uuid.chars().filter(char::is_ascii_hexdigit).take(12).collect();
         let path = base.join(&id);
         DirBuilder::new().mode(0o700).create(&path)?;
         let lock = File::create(path.join("lock"))?;

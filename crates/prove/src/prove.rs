@@ -118,7 +118,7 @@ pub async fn prove(proof: &Proof, watcher: Watcher<'_>) -> Result<Report, ProveE
     let mut rows: Vec<Vec<Row>> = proof.targets.iter().map(|_| Vec::new()).collect();
     for &trigger in &proof.triggers {
         let side_by_side = proof.targets.iter().enumerate().map(|(at, target)| {
-            let name = format!("{at}-{trigger}-{}", rows[at].len());
+            let name = format!("{at}-{}", rows[at].len());
             let row = RowRun { proof, target, trigger, run: &run, name, came_up: &came_up[at], watcher };
             row.proved(&done)
         });

@@ -20,6 +20,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     UnixListener::bind(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("control socket {}: {error}", path.display())))
 }
 
 /// Answers until `stop` is over.

@@ -71,10 +71,20 @@ fn a_duration_without_a_unit_is_not_guessed() {
 fn a_server_that_dies_by_itself_before_it_is_told_to_fails_its_row() {
     let _turn = turn();
     let scratch = Scratch::new("early");
+    // The load asks 150 times a second, and for half a second before anything is ended.
     let server = r"
-import http.server, os, sys, threading
-threading.Timer(0.6, lambda: (print('out of ink', flush=True), os._exit(9))).start()
-http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+import http.server, os, sys
+asked = 0
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        global asked
+        asked += 1
+        if asked == 30:
+            print('out of ink', flush=True)
+            os._exit(9)
+        self.send_response(204)
+        self.end_headers()
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
 ";
     let proved = scratch.prove(&["-t", "TERM", "--", "python3", "-c", server, "{port}"]);
     let reason = proved.row("python3", "TERM")["reason"].as_str().unwrap();
