@@ -147,7 +147,8 @@ impl fmt::Display for ExitReport {
             "epilogue: stopped in {} because {}; exit {}",
             short(self.total),
             self.trigger,
-            self.code
+            // Whoever called `exit` chose its code; nobody else gets to know it.
+            if self.trigger == Trigger::ProcessExit { "as called".to_owned() } else { self.code.to_string() }
         )?;
         let width = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         for step in &self.steps {

@@ -45,7 +45,8 @@ fn lead(report: &Report) -> String {
     format!(
         "Each row ends the program in one way, under load. For {lag} s after termination begins requests \
          keep coming, as from a load balancer that does not know yet; after {grace} s the platform kills. \
-         Cells show what was answered of what was asked."
+         Cells show what was answered of what was asked; r means that the rest was closed before a byte of the \
+         request had arrived, so that it is safe to send again."
     )
 }
 
@@ -128,10 +129,15 @@ fn details(out: &mut String, target: &TargetReport, row: &Row, lag_ms: u64) {
         let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
     };
     fact("In flight, proven by", row.proof.clone());
-    let moment = |ms: Option<u64>| ms.map_or_else(|| "not seen".to_owned(), |ms| format!("after {ms} ms"));
-    fact("Readiness off", moment(row.readiness_off_ms));
-    fact("Listener closed", moment(row.listener_closed_ms));
-    fact("Gone", moment(row.exit.ms));
+    let moment =
+        |ms: Option<u64>, else_: &str| ms.map_or_else(|| else_.to_owned(), |ms| format!("after {ms} ms"));
+    let with_it = if row.exit.ms.is_some() { "with the process" } else { "not while it was watched" };
+    fact(
+        "Readiness off",
+        moment(row.readiness_off_ms, "not exercised: no readiness path, or with the process"),
+    );
+    fact("Listener closed", moment(row.listener_closed_ms, with_it));
+    fact("Gone", moment(row.exit.ms, "it kept serving"));
     for (name, counts) in [
         ("In flight", &row.in_flight),
         ("Idle connections", &row.idle),
@@ -166,52 +172,57 @@ fn details(out: &mut String, target: &TargetReport, row: &Row, lag_ms: u64) {
     out.push_str("</details>\n");
 }
 
-/// Requests per tenth of a second: answered up, lost in another colour; and the moments that count.
+/// The names of the moments stand above the bars, each on a line of its own.
+const TOP: f64 = 40.0;
+const BASE: f64 = 116.0;
+
+/// Requests per tenth of a second, stacked: answered, safe to send again, lost; and the moments
+/// that count.
 fn timeline(out: &mut String, row: &Row, lag_ms: u64) {
     let last_bin = row.timeline.last().map_or(0, |bin| bin.at_ms + 100);
-    let moments = [row.readiness_off_ms, row.listener_closed_ms, row.exit.ms];
-    let end = moments.into_iter().flatten().chain([lag_ms]).max().unwrap_or(0);
+    let moments =
+        [("ready off", row.readiness_off_ms), ("closed", row.listener_closed_ms), ("gone", row.exit.ms)];
+    let end = moments.iter().filter_map(|(_, ms)| *ms).chain([lag_ms]).max().unwrap_or(0);
     let end = i64::try_from(end).unwrap_or(i64::MAX).max(last_bin).max(1) as f64;
-    let most = row.timeline.iter().map(|bin| bin.ok + bin.lost).max().unwrap_or(0).max(1) as f64;
+    let most = row.timeline.iter().map(|bin| bin.ok + bin.retry_safe + bin.lost).max().unwrap_or(0).max(1);
     let x = |ms: f64| 700.0 * ms / end;
     let _ = write!(
         out,
-        "<svg viewBox=\"0 0 700 96\" role=\"img\" aria-label=\"requests per tenth of a second since the trigger\">\
-         <rect class=\"lag\" x=\"0\" y=\"0\" width=\"{:.1}\" height=\"80\"/>",
-        x(lag_ms as f64)
+        "<svg viewBox=\"0 0 700 132\" role=\"img\" aria-label=\"requests per tenth of a second since the trigger\">\
+         <rect class=\"lag\" x=\"0\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"/>",
+        x(lag_ms as f64),
+        BASE - TOP
     );
     for bin in &row.timeline {
-        let at = x(bin.at_ms as f64);
-        let width = (x(100.0) - 1.0).max(0.5);
-        let ok = 76.0 * f64::from(bin.ok) / most;
-        let lost = 76.0 * f64::from(bin.lost) / most;
-        let _ = write!(
-            out,
-            "<rect class=\"ok\" x=\"{at:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{ok:.1}\"/>\
-             <rect class=\"lost\" x=\"{at:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{lost:.1}\"/>",
-            80.0 - ok,
-            80.0 - ok - lost
-        );
+        let mut y = BASE;
+        for (class, count) in [("ok", bin.ok), ("safe", bin.retry_safe), ("lost", bin.lost)] {
+            let height = (BASE - TOP) * f64::from(count) / f64::from(most);
+            y -= height;
+            let (at, width) = (x(bin.at_ms as f64), (x(100.0) - 1.0).max(0.5));
+            if count > 0 {
+                let _ = write!(
+                    out,
+                    "<rect class=\"{class}\" x=\"{at:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
+                );
+            }
+        }
     }
-    for (name, ms) in ["ready off", "closed", "gone"].into_iter().zip(moments) {
+    for (line, (name, ms)) in moments.into_iter().enumerate() {
         let Some(ms) = ms else { continue };
         let at = x(ms as f64);
-        let anchor = if at > 600.0 { "end" } else { "start" };
-        let row = match name {
-            "ready off" => 12,
-            "closed" => 24,
-            _ => 36,
-        };
+        let (anchor, gap) = if at > 600.0 { ("end", -4.0) } else { ("start", 4.0) };
+        let y = 10 + 12 * line;
         let _ = write!(
             out,
-            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"0\" y2=\"80\"/>\
-             <text x=\"{:.1}\" y=\"{row}\" text-anchor=\"{anchor}\">{name}</text>",
-            if anchor == "end" { at - 4.0 } else { at + 4.0 }
+            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{BASE}\"/>\
+             <text x=\"{:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{name}</text>",
+            y - 8,
+            at + gap
         );
     }
     let _ = writeln!(
         out,
-        "<text x=\"0\" y=\"94\">0 s</text><text x=\"700\" y=\"94\" text-anchor=\"end\">{:.1} s</text></svg>",
+        "<text x=\"0\" y=\"129\">0 s</text><text x=\"700\" y=\"129\" text-anchor=\"end\">{:.1} s</text></svg>",
         end / 1000.0
     );
 }

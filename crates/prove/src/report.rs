@@ -90,7 +90,7 @@ pub struct Row {
     pub listener_closed_ms: Option<u64>,
     /// Cells with nothing to show, and why.
     pub not_exercised: BTreeMap<&'static str, String>,
-    /// Requests since the trigger, in bins of 100 ms: answered, lost.
+    /// Requests since the trigger, in bins of 100 ms.
     pub timeline: Vec<Bin>,
     /// What the program recorded since the trigger: milliseconds, event.
     pub events: Vec<(i64, String)>,
@@ -168,6 +168,8 @@ pub struct Bin {
     pub ok: u32,
     /// Requests that were lost.
     pub lost: u32,
+    /// Requests that were not answered, and that their client can safely send again.
+    pub retry_safe: u32,
 }
 
 impl Report {
@@ -312,10 +314,12 @@ fn bins(timeline: &[(i64, Outcome)]) -> Vec<Bin> {
     for (at, outcome) in timeline {
         let at_ms = at.div_euclid(100) * 100;
         let bin = bins.entry(at_ms).or_insert(Bin { at_ms, ..Bin::default() });
-        if outcome.is_loss() {
+        if outcome.is_ok() {
+            bin.ok += 1;
+        } else if outcome.is_loss() {
             bin.lost += 1;
         } else {
-            bin.ok += 1;
+            bin.retry_safe += 1;
         }
     }
     bins.into_values().collect()
