@@ -15,9 +15,12 @@
 //! prints nothing: see [`Progress`] and [`table()`].
 
 mod client;
+mod ending;
 mod expect;
 mod html;
+mod in_flight;
 mod judge;
+mod leaks;
 mod leftovers;
 mod load;
 mod os;
@@ -25,6 +28,7 @@ mod outcome;
 mod procfs;
 mod prove;
 mod report;
+mod restart;
 mod row;
 mod running;
 mod table;

@@ -2,19 +2,20 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::client::{Ask, Client};
+use crate::ending::{end_survivor, prestop, pull, watch_it_end};
+use crate::in_flight::bring_in_flight;
+use crate::leaks::leaks;
 use crate::load::{Generator, LoadSpec, Plan, Seen, id_of, numbered};
+use crate::os;
 use crate::outcome::Counts;
+use crate::restart::restart;
 use crate::running::{self, Place, Running, StartError};
-use crate::target::{LedgerSpec, Target};
-use crate::trigger::{Means, REPEAT_AFTER, Trigger};
-use crate::{os, procfs};
+use crate::target::Target;
+use crate::trigger::Trigger;
 
 /// How the rows are run.
 #[derive(Clone, Debug)]
@@ -132,9 +133,7 @@ pub(crate) type Stage<'a> = &'a (dyn Fn(&'static str) + Sync);
 /// While a row is here, the target has not come up.
 pub(crate) const FIRST_STAGE: &str = "starting";
 
-const HELD_WITHIN: Duration = Duration::from_secs(2);
-const STEADY: Duration = Duration::from_millis(500);
-const POLL: Duration = Duration::from_millis(5);
+pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// Runs one row, from the start of the target to the last look at what is left.
 pub(crate) async fn run(
@@ -198,7 +197,8 @@ pub(crate) async fn run(
     Ok(seen)
 }
 
-fn hang_limit() -> Duration {
+/// When a request without an answer counts as hung.
+pub(crate) fn hang_limit() -> Duration {
     Duration::from_secs(5)
 }
 
@@ -230,216 +230,6 @@ async fn first_write(target: &Target, address: SocketAddr) -> Option<String> {
     id_of(&answer)
 }
 
-/// Waits until every held request is proven to be in flight, and the rest of the load is steady.
-async fn bring_in_flight(target: &Target, generator: &Generator, server: SocketAddr, seen: &mut Observation) {
-    let began = Instant::now();
-    let wanted = held_wanted(target, generator);
-    if wanted == 0 {
-        seen.not_exercised.push((
-            "in_flight",
-            "not exercised: no way to hold a request open (give --slow or --upload)".into(),
-        ));
-        seen.proof = "none needed".into();
-    } else {
-        let (mut answering, mut read) = (0, 0);
-        while began.elapsed() < HELD_WITHIN {
-            (answering, read) = proven(generator, server);
-            if answering + read >= wanted {
-                break;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        seen.proof = format!("{answering} answering, {read} read by the server, of {wanted}");
-        if answering + read < wanted {
-            let ended = generator.seen().in_flight.losses();
-            let ended = if ended.is_empty() { String::new() } else { format!(" ({ended})") };
-            seen.spoilt = Some(format!(
-                "only {} of {wanted} requests could be proven in flight within 2 s{ended}",
-                answering + read
-            ));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    tokio::time::sleep(STEADY.saturating_sub(began.elapsed())).await;
-    let load = generator.seen();
-    if load.held.iter().filter(|held| held.ended).count() > 0 && seen.spoilt.is_none() {
-        seen.spoilt = Some("a held request ended before the program was told to stop".into());
-    }
-    if load.baseline_lost.total() > 0 && seen.spoilt.is_none() {
-        seen.spoilt = Some(format!(
-            "not steady before it was told to stop: {} of {} requests were not answered ({})",
-            load.baseline_lost.total(),
-            load.baseline,
-            load.baseline_lost.losses()
-        ));
-    }
-}
-
-fn held_wanted(target: &Target, generator: &Generator) -> usize {
-    let any = target.slow.is_some() || target.upload.is_some();
-    // The clients are counted by the plan, not by those that have connected so far.
-    if any { generator.in_flight_wanted() } else { 0 }
-}
-
-/// Held requests whose answer has begun, and those whose bytes the server has taken.
-fn proven(generator: &Generator, server: SocketAddr) -> (usize, usize) {
-    let held = generator.seen().held.clone();
-    let live: Vec<_> = held.iter().filter(|held| !held.ended).collect();
-    let answering = live.iter().filter(|held| held.begun_answer).count();
-    let silent: Vec<_> = live.iter().filter(|held| !held.begun_answer).map(|held| held.client).collect();
-    if silent.is_empty() {
-        return (answering, 0);
-    }
-    let read = procfs::sockets()
-        .into_iter()
-        .filter(|socket| socket.local.port() == server.port() && silent.contains(&socket.remote))
-        .filter(|socket| socket.inode != 0 && socket.unread == 0)
-        .count();
-    (answering, read)
-}
-
-async fn prestop(prestop: &Prestop) -> u64 {
-    let began = Instant::now();
-    match prestop {
-        Prestop::No => return 0,
-        Prestop::Sleep(time) => tokio::time::sleep(*time).await,
-        Prestop::Command(command) => {
-            let command = command.clone();
-            let run = move || std::process::Command::new("sh").arg("-c").arg(command).status();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(run).await {
-                eprintln!("epilogue: prestop: {error}");
-            }
-        }
-    }
-    millis(began.elapsed())
-}
-
-/// Pulls the trigger. The task that is returned does what comes later, or waits for the hook's
-/// answer.
-fn pull(
-    target: &Target,
-    trigger: Trigger,
-    process: &Running,
-    address: SocketAddr,
-) -> tokio::task::JoinHandle<()> {
-    let pid = process.pid;
-    match trigger.means() {
-        Means::Signal(signal) => {
-            os::kill(pid, signal);
-            tokio::spawn(async {})
-        }
-        Means::Twice(signal) => {
-            os::kill(pid, signal);
-            tokio::spawn(async move {
-                tokio::time::sleep(REPEAT_AFTER).await;
-                // Not if it is gone: the pid is a zombie of ours until it is reaped, so it cannot
-                // be somebody else's.
-                os::kill(pid, signal);
-            })
-        }
-        Means::Hook => {
-            let ask = target.hooks.get(&trigger).cloned();
-            tokio::spawn(async move {
-                let Some(ask) = ask else { return };
-                if let Ok(mut client) = Client::connect(address, hang_limit()).await {
-                    // What it answers, if it lives to answer, is of no interest.
-                    let _ = client.ask(&ask, Duration::from_secs(3600), || {}).await;
-                }
-            })
-        }
-    }
-}
-
-/// Watches readiness, listener and process until it is gone, or has survived, or must be killed.
-async fn watch_it_end(
-    target: &Target,
-    trigger: Trigger,
-    conditions: &Conditions,
-    process: &mut Running,
-    address: SocketAddr,
-    began: Instant,
-    seen: &mut Observation,
-) {
-    let readiness = tokio::spawn(readiness_off(target.ready.clone(), address, began));
-    let listening = tokio::spawn(listener_closed(address.port(), began));
-    let settled = conditions.lag + Duration::from_millis(500);
-    loop {
-        if let Some(status) = process.poll_exit() {
-            seen.exit = Some(exit(status, began));
-            break;
-        }
-        // A program that is meant to live through it, and still answers as if nothing had been.
-        if trigger.survivable()
-            && began.elapsed() >= settled
-            && !readiness.is_finished()
-            && !listening.is_finished()
-            && !process_is_stopping(process)
-        {
-            seen.survived = true;
-            break;
-        }
-        if began.elapsed() >= conditions.grace {
-            seen.overstayed = true;
-            process.end_all();
-            seen.exit = process.poll_exit().map(|status| exit(status, began));
-            break;
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    seen.readiness_off_ms = settle(readiness).await;
-    seen.listener_closed_ms = settle(listening).await;
-}
-
-/// A program that has begun to pay its cleanups is on its way out.
-fn process_is_stopping(process: &Running) -> bool {
-    process.ring().is_some_and(|ring| {
-        let parts = |event: &&epilogue_observe::Event| !event.what.starts_with("guard @");
-        ring.events.iter().filter(parts).any(|event| event.kind != epilogue_observe::EventKind::Registered)
-    })
-}
-
-async fn settle(task: tokio::task::JoinHandle<u64>) -> Option<u64> {
-    if !task.is_finished() {
-        // One more look: the process may have ended between two polls.
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
-    if task.is_finished() {
-        return task.await.ok();
-    }
-    task.abort();
-    None
-}
-
-async fn readiness_off(ready: Option<String>, address: SocketAddr, began: Instant) -> u64 {
-    let Some(path) = ready else { return std::future::pending().await };
-    loop {
-        match running::status_of(address, &path).await {
-            Some(status) if (200..300).contains(&status) => {}
-            _ => return millis(began.elapsed()),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn listener_closed(port: u16, began: Instant) -> u64 {
-    while !procfs::listeners(port).is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    millis(began.elapsed())
-}
-
-async fn end_survivor(process: &mut Running, grace: Duration) {
-    os::kill(process.pid, libc::SIGTERM);
-    let until = Instant::now() + grace;
-    while process.poll_exit().is_none() && Instant::now() < until {
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-fn exit(status: ExitStatus, began: Instant) -> Exit {
-    Exit { code: status.code(), signal: status.signal(), ms: millis(began.elapsed()) }
-}
-
 fn cleanups(process: &Running, began_ns: u64, events: &mut Vec<(i64, String)>) -> Option<Cleanups> {
     let ring = process.ring()?;
     for event in ring.events.iter().filter(|event| event.at_ns >= began_ns) {
@@ -455,42 +245,6 @@ fn cleanups(process: &Running, began_ns: u64, events: &mut Vec<(i64, String)>) -
         failed: ring.totals.failed + ring.totals.panicked,
         owed: ring.pending.iter().rev().map(|pending| pending.what.clone()).collect(),
     })
-}
-
-/// What stays once the main process is gone: files and sockets, children, the port.
-async fn leaks(
-    process: &Running,
-    watch: Option<&std::path::Path>,
-    before: &HashSet<PathBuf>,
-    port: u16,
-) -> Vec<Leak> {
-    // Children that end with their parent do so within a few scheduling turns.
-    let until = Instant::now() + Duration::from_millis(300);
-    let mut alive = process.alive();
-    while !alive.is_empty() && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        alive = process.alive();
-    }
-    let mut found = Vec::new();
-    let owner = procfs::owner_of(&procfs::listeners(port));
-    for pid in alive {
-        let line = procfs::command_line(pid);
-        found.push(Leak { kind: "child", what: format!("pid {pid} {line}") });
-        if owner == Some(pid) {
-            found.push(Leak { kind: "port", what: format!("{port}, still held by pid {pid} {line}") });
-        }
-    }
-    let Some(dir) = watch else { return found };
-    for path in running::files_below(dir).into_iter().filter(|path| !before.contains(path)) {
-        let Ok(metadata) = path.symlink_metadata() else { continue };
-        let name = path.strip_prefix(dir).unwrap_or(&path).display().to_string();
-        found.push(if metadata.file_type().is_socket() {
-            Leak { kind: "socket", what: name }
-        } else {
-            Leak { kind: "file", what: format!("{name} ({} bytes)", metadata.len()) }
-        });
-    }
-    found
 }
 
 fn take_load(seen: &mut Observation, load: Seen, target: &Target) -> Vec<String> {
@@ -529,66 +283,6 @@ fn take_load(seen: &mut Observation, load: Seen, target: &Target) -> Vec<String>
     load.acked
 }
 
-/// Starts the target once more, on the same port and files, and reads every acknowledged write
-/// back.
-async fn restart(
-    target: &Target,
-    place: &Place,
-    address: SocketAddr,
-    acked: &[String],
-    seen: &mut Observation,
-) {
-    // A mark of its own: what the first start left behind is not part of the new instance.
-    let mark = format!("{}.again", place.mark);
-    let again = Place { port: Some(address.port()), mark, ..place.clone() };
-    let mut process = match Running::start(target, &again, 2) {
-        Ok(process) => process,
-        Err(error) => return seen.restart_failed = Some(error.to_string()),
-    };
-    match process.ready(target).await {
-        // An answer may come from an orphan: only one of the new process counts.
-        Ok(_) if process.owns_port(address.port()) => {
-            seen.restart_ms = Some(millis(process.started.elapsed()));
-        }
-        Ok(_) => {
-            let why = format!("port {} is answered by another process", address.port());
-            return seen.restart_failed = Some(why);
-        }
-        Err(error) => return seen.restart_failed = Some(error.to_string()),
-    }
-    if let (Some(spec), Some(ledger)) = (&target.ledger, &mut seen.ledger) {
-        read_back(spec, address, acked, ledger).await;
-    }
-}
-
-async fn read_back(spec: &LedgerSpec, address: SocketAddr, acked: &[String], ledger: &mut Ledger) {
-    let mut client: Option<Client> = None;
-    for id in acked {
-        let ask = Ask::get(spec.read.replace("{id}", id));
-        let mut answer = None;
-        // A connection that the server has closed meanwhile says nothing about the write.
-        for _ in 0..2 {
-            let mut open = match client.take() {
-                Some(client) => client,
-                None => match Client::connect(address, hang_limit()).await {
-                    Ok(client) => client,
-                    Err(_) => continue,
-                },
-            };
-            if let Ok(found) = open.ask(&ask, hang_limit(), || {}).await {
-                client = found.keep_alive.then_some(open);
-                answer = Some(found.status);
-                break;
-            }
-        }
-        match answer {
-            Some(status) if (200..300).contains(&status) => ledger.recovered += 1,
-            Some(_) => ledger.lost += 1,
-            None => ledger.indeterminate += 1,
-        }
-    }
-}
-
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
