@@ -44,3 +44,8 @@ pub use epilogue_scope::{
 
 #[cfg(feature = "axum")]
 pub use epilogue_process::http;
+
+/// The README's examples, word for word.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -175,7 +175,7 @@ impl App {
         handle: JoinHandle<()>,
         tell: impl FnOnce() + Send + 'static,
     ) {
-        let cut = CutOnDrop(handle.abort_handle());
+        let cut = CutOnDrop(Some(handle.abort_handle()));
         let inner = Arc::downgrade(&self.inner);
         let task = name.clone();
         // A watcher of its own notices a panic when it happens, not only at the stop.
@@ -226,16 +226,18 @@ fn panic_message(joined: Result<(), JoinError>) -> Option<String> {
 }
 
 /// Cancels a task whose stop was cut off at its deadline.
-struct CutOnDrop(AbortHandle);
+struct CutOnDrop(Option<AbortHandle>);
 
 impl CutOnDrop {
-    fn disarm(self) {
-        std::mem::forget(self);
+    fn disarm(mut self) {
+        self.0 = None;
     }
 }
 
 impl Drop for CutOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }

@@ -111,8 +111,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn unsent(&self, limit: u32) -> Result<Vec<(i64, i64)>, StoreError> {
         self.with(move |connection| {
-            let mut query =
-                connection.prepare_cached("SELECT id, order_id FROM outbox ORDER BY id LIMIT ?1")?;
+            let mut query = connection.prepare("SELECT id, order_id FROM outbox ORDER BY id LIMIT ?1")?;
             let rows = query.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
