@@ -105,6 +105,11 @@ impl Escalation {
         self.level
     }
 
+    /// Whether a signal at `at` is taken for an echo of the one that changed the level last.
+    pub fn echoes(&self, at: Duration) -> bool {
+        self.level > Level::Running && at.saturating_sub(self.changed) < DEBOUNCE
+    }
+
     /// The stop began without a signal.
     pub fn begin(&mut self, at: Duration) {
         if self.level == Level::Running {
@@ -119,7 +124,7 @@ impl Escalation {
             self.first = Some(signal);
             return self.raise(Level::Graceful, at);
         }
-        if at.saturating_sub(self.changed) < DEBOUNCE {
+        if self.echoes(at) {
             self.first.get_or_insert(signal);
             return Action::Note;
         }

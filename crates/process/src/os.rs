@@ -2,8 +2,9 @@
 //! the end of the process. Linux.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::escalation::StopSignal;
 
@@ -15,44 +16,31 @@ pub(crate) struct Received {
     pub(crate) from_pid: i32,
 }
 
-/// Handles the stop signals until dropped; then their former actions are back.
-pub(crate) struct Signals {
-    before: Vec<(StopSignal, libc::sigaction)>,
-}
+/// The right to be told of stop signals. Dropped, another run may take it.
+///
+/// The handlers stay when it is dropped, and so does whoever was told last: one Ctrl-C through a
+/// forwarding wrapper arrives twice, and the second must not kill a program that has just stopped
+/// as the first asked.
+pub(crate) struct Signals(());
 
 /// Hands every stop signal to `on_signal`, on a thread of its own. A signal that was ignored when
 /// the program started stays ignored: a background job of a shell has INT and QUIT ignored.
 ///
 /// # Errors
 ///
-/// When another run of this process handles signals already, or pipe or thread cannot be had.
-pub(crate) fn listen(on_signal: impl FnMut(Received) + Send + 'static) -> io::Result<Signals> {
+/// When another run of this process is being told already, or pipe or thread cannot be had.
+pub(crate) fn listen(on_signal: impl Fn(Received) + Send + Sync + 'static) -> io::Result<Signals> {
     if LISTENING.swap(true, Ordering::AcqRel) {
         return Err(io::Error::other("another run in this process handles signals"));
     }
-    let mut signals = Signals { before: Vec::new() };
-    let reader = open_pipe()?;
-    std::thread::Builder::new().name("epilogue-signals".into()).spawn(move || forward(reader, on_signal))?;
-    for signal in StopSignal::ALL {
-        if let Some(before) = install(signal)? {
-            signals.before.push((signal, before));
-        }
-    }
+    let signals = Signals(());
+    *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(on_signal));
+    install_once()?;
     Ok(signals)
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        for (signal, before) in &self.before {
-            // SAFETY: `before` is what the kernel returned for this signal.
-            unsafe { libc::sigaction(signal.number(), before, std::ptr::null_mut()) };
-        }
-        let writer = PIPE.swap(-1, Ordering::AcqRel);
-        if writer >= 0 {
-            // SAFETY: the descriptor was taken out of PIPE by this call, so it is owned here. The
-            // thread at the other end sees the end of the pipe and leaves.
-            drop(unsafe { OwnedFd::from_raw_fd(writer) });
-        }
         LISTENING.store(false, Ordering::Release);
     }
 }
@@ -93,6 +81,24 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
+type Told = Arc<dyn Fn(Received) + Send + Sync>;
+static TOLD: Mutex<Option<Told>> = Mutex::new(None);
+
+fn install_once() -> io::Result<()> {
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *installed {
+        return Ok(());
+    }
+    let reader = open_pipe()?;
+    std::thread::Builder::new().name("epilogue-signals".into()).spawn(move || forward(reader))?;
+    for signal in StopSignal::ALL {
+        install(signal)?;
+    }
+    *installed = true;
+    Ok(())
+}
+
 /// One signal in the pipe: its number and its sender, 8 bytes, written at once.
 #[repr(C)]
 struct Message {
@@ -110,7 +116,7 @@ fn open_pipe() -> io::Result<io::PipeReader> {
     Ok(reader)
 }
 
-fn install(signal: StopSignal) -> io::Result<Option<libc::sigaction>> {
+fn install(signal: StopSignal) -> io::Result<()> {
     // SAFETY: zeroed is a valid sigaction to be written to; the handler only calls write(2) and
     // touches atomics, both async-signal-safe.
     unsafe {
@@ -119,7 +125,7 @@ fn install(signal: StopSignal) -> io::Result<Option<libc::sigaction>> {
             return Err(io::Error::last_os_error());
         }
         if before.sa_sigaction == libc::SIG_IGN {
-            return Ok(None);
+            return Ok(());
         }
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as extern "C" fn(_, _, _) as libc::sighandler_t;
@@ -128,7 +134,7 @@ fn install(signal: StopSignal) -> io::Result<Option<libc::sigaction>> {
         if libc::sigaction(signal.number(), &raw const action, std::ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Some(before))
+        Ok(())
     }
 }
 
@@ -147,13 +153,16 @@ extern "C" fn on_signal(number: i32, info: *mut libc::siginfo_t, _: *mut libc::c
     }
 }
 
-fn forward(mut reader: io::PipeReader, mut on_signal: impl FnMut(Received)) {
+fn forward(mut reader: io::PipeReader) {
     let mut bytes = [0; size_of::<Message>()];
     while reader.read_exact(&mut bytes).is_ok() {
         let [a, b, c, d, e, f, g, h] = bytes;
         let number = i32::from_ne_bytes([a, b, c, d]);
         if let Some(signal) = StopSignal::from_number(number) {
-            on_signal(Received { signal, from_pid: i32::from_ne_bytes([e, f, g, h]) });
+            let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(told) = told {
+                told(Received { signal, from_pid: i32::from_ne_bytes([e, f, g, h]) });
+            }
         }
     }
 }

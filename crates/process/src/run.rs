@@ -46,6 +46,12 @@ use crate::stop;
 /// When something was abandoned, or the budget is over, the process is ended here and now: a
 /// stuck thread would otherwise hold it while the runtime is dropped.
 ///
+/// # Afterwards
+///
+/// What `main` still does when this has returned is done with the rest of the budget: 250 ms after
+/// it the process is ended. A stop signal kills as by default, but for an echo of the one that was
+/// obeyed: one Ctrl-C through a wrapper arrives twice.
+///
 /// # Panics
 ///
 /// Outside a tokio runtime with time enabled. A panic of the body is caught and reported.
@@ -111,6 +117,7 @@ where
         signals: app.inner.control.signals_seen(),
     };
     report.code = exit_code(&report);
+    app.inner.over.store(true, Ordering::Release);
     tell(&app.inner.options, &report);
     if let Some(process) = process {
         process.leave(&report).await;
@@ -247,6 +254,12 @@ impl OwnedProcess {
 }
 
 fn on_signal(inner: &Inner, received: Received) {
+    if inner.over.load(Ordering::Acquire) {
+        if !inner.control.echoes() {
+            os::die_of(received.signal);
+        }
+        return;
+    }
     let action = inner.control.signal(received.signal, received.from_pid);
     if action == Action::Raise(Level::Die) {
         let _ = std::io::stderr().write_all(last_words(inner).as_bytes());

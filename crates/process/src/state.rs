@@ -274,6 +274,12 @@ impl StopControl {
         action
     }
 
+    /// Whether a signal now is an echo of the one that began the stop, or raised its level.
+    pub(crate) fn echoes(&self) -> bool {
+        let at = Instant::now().saturating_duration_since(self.born);
+        self.escalation.lock().unwrap_or_else(PoisonError::into_inner).echoes(at)
+    }
+
     /// Signals seen since the program started, newest last; at most 32 are kept.
     pub(crate) fn signals_seen(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -25,6 +25,10 @@ fn program() {
         let (_, report) = run_with(Options::default(), async |app: &App| body(app, &name).await).await;
         i32::from(report.code)
     });
+    if name == "lingers" {
+        println!("run returned");
+        let _ = block();
+    }
     drop(runtime);
     std::process::exit(code);
 }
@@ -180,6 +184,18 @@ fn a_burst_of_a_thousand_is_one() {
     }
     let (status, _, said) = program.end();
     assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn an_echo_of_ctrl_c_does_not_kill_a_program_that_has_just_stopped_but_a_later_one_does() {
+    let mut program = start("lingers");
+    program.signal(libc::SIGINT);
+    program.wait_for("run returned");
+    program.signal(libc::SIGINT);
+    a_person_waits();
+    assert!(program.child.try_wait().unwrap().is_none(), "the echo killed it");
+    program.signal(libc::SIGINT);
+    assert_eq!(program.end().0.signal(), Some(libc::SIGINT));
 }
 
 #[test]
