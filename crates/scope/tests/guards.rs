@@ -196,3 +196,18 @@ fn a_guard_moved_to_another_thread_runs_there() {
     .unwrap();
     assert_eq!(receiver.recv().unwrap(), there);
 }
+
+#[test]
+fn a_future_that_is_dropped_half_way_runs_its_guards() {
+    let log = RefCell::new(Vec::new());
+    let mut half_way = Box::pin(async {
+        defer!(log.borrow_mut().push("first"));
+        let _spool = guard("second", |name| log.borrow_mut().push(name));
+        std::future::pending::<()>().await;
+        log.borrow_mut().push("never");
+    });
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(half_way.as_mut().poll(&mut cx).is_pending());
+    drop(half_way);
+    assert_eq!(*log.borrow(), ["second", "first"]);
+}
