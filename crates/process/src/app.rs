@@ -3,18 +3,23 @@
 use std::future::Future;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use epilogue_scope::record::Registration;
+use epilogue_scope::Caught;
+use epilogue_scope::record::{Finished, Registration};
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
+use crate::budget::Grace;
 use crate::error::Error;
+use crate::isolate::isolated;
 use crate::options::{Options, TaskPanic};
 use crate::part::{Part, Started, Stop};
 use crate::report::StepKind;
 use crate::stack::{Stack, Step};
 use crate::state::{StopControl, StopToken, Trigger};
+use crate::stop;
 
 /// The running program, as its body and its parts see it. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +29,7 @@ pub struct App {
 
 pub(crate) struct Inner {
     pub(crate) options: Options,
+    pub(crate) grace: Grace,
     pub(crate) control: StopControl,
     pub(crate) stack: Stack,
     pub(crate) code: AtomicU8,
@@ -36,10 +42,11 @@ pub(crate) struct Inner {
 }
 
 impl App {
-    pub(crate) fn new(options: Options) -> App {
+    pub(crate) fn new(options: Options, grace: Grace) -> App {
         App {
             inner: Arc::new(Inner {
                 options,
+                grace,
                 control: StopControl::new(),
                 stack: Stack::default(),
                 code: AtomicU8::new(0),
@@ -96,7 +103,7 @@ impl App {
     /// Outside a tokio runtime.
     #[track_caller]
     pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = tokio::spawn(task);
+        let handle = tokio::spawn(isolated(task));
         let abort = handle.abort_handle();
         self.push_task(name.into(), StepKind::Task, Location::caller(), handle, move || abort.abort());
     }
@@ -113,7 +120,7 @@ impl App {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let (tell, token) = StopToken::new();
-        let handle = tokio::spawn(task(token));
+        let handle = tokio::spawn(isolated(task(token)));
         self.push_task(name.into(), StepKind::Task, Location::caller(), handle, move || {
             tell.send_replace(true);
         });
@@ -129,7 +136,7 @@ impl App {
     #[track_caller]
     pub fn spawn_blocking(&self, name: impl Into<String>, work: impl FnOnce(StopToken) + Send + 'static) {
         let (tell, token) = StopToken::new();
-        let handle = tokio::task::spawn_blocking(move || work(token));
+        let handle = tokio::task::spawn_blocking(move || epilogue_scope::catch(|| work(token)));
         self.push_task(name.into(), StepKind::Thread, Location::caller(), handle, move || {
             tell.send_replace(true);
         });
@@ -161,11 +168,25 @@ impl App {
     }
 
     fn push(&self, name: String, kind: StepKind, place: &'static Location<'static>, stop: Stop) {
+        let id = self.inner.stack.next_id();
+        self.push_step(id, name, kind, place, stop);
+    }
+
+    fn push_step(
+        &self,
+        id: u64,
+        name: String,
+        kind: StepKind,
+        place: &'static Location<'static>,
+        stop: Stop,
+    ) {
         let registration = Registration::new(&name, place);
-        let late = self.is_stopping();
-        self.inner.stack.push(Step { name: name.into(), kind, place, registration, stop });
-        if late {
-            // It missed the announcement: the stop began while it was starting.
+        let step = Step { id, name: name.into(), kind, place, registration, stop };
+        if let Err(step) = self.inner.stack.push(step) {
+            return stop::stop_late(&self.inner, *step);
+        }
+        if self.is_stopping() {
+            // It may have missed the announcement: the stop began while it was starting.
             self.inner.stack.announce();
         }
     }
@@ -175,37 +196,50 @@ impl App {
         name: String,
         kind: StepKind,
         place: &'static Location<'static>,
-        handle: JoinHandle<()>,
+        handle: JoinHandle<Result<(), Caught>>,
         tell: impl FnOnce() + Send + 'static,
     ) {
+        let id = self.inner.stack.next_id();
         let cut = CutOnDrop(Some(handle.abort_handle()));
-        let inner = Arc::downgrade(&self.inner);
-        let task = name.clone();
-        // A watcher of its own notices a panic when it happens, not only at the stop.
-        let watched = tokio::spawn(async move {
-            let joined = handle.await;
-            if let Some(message) = panic_message(joined) {
-                if let Some(inner) = inner.upgrade()
-                    && inner.options.task_panic == TaskPanic::Stop
-                {
-                    let message = message.clone();
-                    inner.control.begin(Trigger::TaskPanicked { task, message });
-                }
-                return Some(message);
-            }
-            None
-        });
+        let (ended, end) = oneshot::channel();
         let Started { stop, .. } = Started::new((), async move |_cx| {
             tell();
-            let ended = watched.await;
+            let message = end.await;
             cut.disarm();
-            match ended {
+            match message {
                 Ok(Some(message)) => Err(Error::msg(format!("panicked: {message}"))),
                 _ => Ok(()),
             }
         });
-        self.push(name, kind, place, stop);
+        self.push_step(id, name.clone(), kind, place, stop);
+        tokio::spawn(watch_task(Arc::downgrade(&self.inner), id, name, handle, ended));
     }
+}
+
+/// Notices the end of a task when it happens, not only at the stop: a task that has ended well owes
+/// nothing more, and one that panicked may be a reason to stop.
+async fn watch_task(
+    inner: Weak<Inner>,
+    id: u64,
+    name: String,
+    handle: JoinHandle<Result<(), Caught>>,
+    ended: oneshot::Sender<Option<String>>,
+) {
+    let message = panic_message(handle.await);
+    let Some(inner) = inner.upgrade() else { return };
+    match &message {
+        None => {
+            if let Some(mut step) = inner.stack.remove(id) {
+                step.registration.finish(Finished::Ran);
+            }
+        }
+        Some(message) if inner.options.task_panic == TaskPanic::Stop => {
+            inner.control.begin(Trigger::TaskPanicked { task: name, message: message.clone() });
+        }
+        Some(_) => {}
+    }
+    // The stop may be waiting for it, or may never come to it.
+    let _ = ended.send(message);
 }
 
 impl Inner {
@@ -222,10 +256,14 @@ impl Inner {
     }
 }
 
-fn panic_message(joined: Result<(), JoinError>) -> Option<String> {
-    let error = joined.err()?;
-    let payload = error.try_into_panic().ok()?;
-    Some(epilogue_scope::describe(&*payload))
+fn panic_message(joined: Result<Result<(), Caught>, JoinError>) -> Option<String> {
+    match joined {
+        Ok(Ok(())) => None,
+        // An exit of the task is an end like any other.
+        Ok(Err(caught)) if caught.chain().exits_task() => None,
+        Ok(Err(caught)) => Some(caught.describe()),
+        Err(error) => error.try_into_panic().ok().map(|payload| epilogue_scope::describe(&*payload)),
+    }
 }
 
 /// Cancels a task whose stop was cut off at its deadline.

@@ -89,13 +89,14 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Escalation {
     level: Level,
-    first: Option<StopSignal>,
+    /// Each kind that came so far, in the order of their first arrivals.
+    seen: Vec<StopSignal>,
     changed: Duration,
 }
 
 impl Default for Escalation {
     fn default() -> Escalation {
-        Escalation { level: Level::Running, first: None, changed: Duration::ZERO }
+        Escalation { level: Level::Running, seen: Vec::new(), changed: Duration::ZERO }
     }
 }
 
@@ -120,22 +121,19 @@ impl Escalation {
 
     /// A signal arrived at `at`, on any clock that does not go back.
     pub fn signal(&mut self, signal: StopSignal, at: Duration) -> Action {
+        let (first_of_all, seen_before) = (self.seen.is_empty(), self.seen.contains(&signal));
+        if !seen_before {
+            self.seen.push(signal);
+        }
         if self.level == Level::Running {
-            self.first = Some(signal);
             return self.raise(Level::Graceful, at);
         }
-        if self.echoes(at) {
-            self.first.get_or_insert(signal);
+        // Where the stop began by other means, the first signal is not an impatient second.
+        if self.echoes(at) || first_of_all {
             return Action::Note;
         }
-        let Some(first) = self.first else {
-            // The stop began by other means: this is the first signal, not an impatient second.
-            self.first = Some(signal);
-            return Action::Note;
-        };
-        let repeat = signal == first && matches!(signal, StopSignal::Term | StopSignal::Hup);
         match self.level {
-            _ if repeat => Action::SkipIdleWaits,
+            _ if seen_before && matches!(signal, StopSignal::Term | StopSignal::Hup) => Action::SkipIdleWaits,
             Level::Graceful => self.raise(Level::Hurry, at),
             _ => self.raise(Level::Die, at),
         }
@@ -188,6 +186,8 @@ mod tests {
         assert_eq!(play(&[(Term, 0), (Int, 600), (Int, 1200)]), [STOP, HURRY, DIE]);
         let skip = Action::SkipIdleWaits;
         assert_eq!(play(&[(Term, 0), (Int, 600), (Term, 1200)]), [STOP, HURRY, skip]);
+        // Ctrl-C, then the platform's TERM, and TERM again.
+        assert_eq!(play(&[(Int, 0), (Term, 600), (Term, 1200)]), [STOP, HURRY, skip]);
     }
 
     #[test]

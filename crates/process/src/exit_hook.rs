@@ -1,10 +1,11 @@
 //! A foreign `process::exit`: what is on the stack is stopped all the same.
 //!
 //! `exit` runs its handlers on the calling thread, with every other thread still going. The
-//! handler here does no work on that thread: it may hold locks, and it may be a worker of the
-//! runtime. It begins the stop from a thread of its own and waits, bounded. Where the runtime has
-//! another worker, `run` drives the stop as always, drain included; where the exiting thread was
-//! the only one, the stack is paid on a runtime of the hook's own.
+//! handler here does no work on that thread: it may hold locks, it may be a worker of the runtime,
+//! or the one that polls `run`. A thread of the hook's own drives the stop, on the program's runtime
+//! where that has another worker, drain included. Where the exiting thread may be the only one, the
+//! stack is paid on a runtime of the hook's own, in a hurry: nothing that needs the program's own
+//! runtime can end well there.
 //!
 //! The owner of a cleanup may still be running meanwhile, on its own thread. That is the price of
 //! `exit`; [`App::exit`](crate::App::exit) does not have it.
@@ -14,21 +15,22 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::time::Instant;
 
 use crate::app::Inner;
-use crate::state::ThreadMark;
+use crate::os;
+use crate::state::{ThreadMark, Trigger};
 use crate::stop;
 
 /// Armed while a run is active. At most one run of a process is.
 pub(crate) struct ExitHook {
     shared: Arc<Shared>,
+    stays: bool,
 }
 
 struct Shared {
     inner: Arc<Inner>,
-    budget: Duration,
-    can_wait_for_run: bool,
+    /// The program's runtime, if it can go on without the exiting thread.
+    runtime: Option<Handle>,
     exiting: AtomicBool,
     done: Mutex<bool>,
     changed: Condvar,
@@ -37,7 +39,7 @@ struct Shared {
 
 impl ExitHook {
     /// Arms the hook for this run; `None` when another run has it.
-    pub(crate) fn arm(inner: &Arc<Inner>, budget: Duration) -> Option<ExitHook> {
+    pub(crate) fn arm(inner: &Arc<Inner>) -> Option<ExitHook> {
         static REGISTERED: Mutex<bool> = Mutex::new(false);
         let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
         if !*registered {
@@ -49,15 +51,14 @@ impl ExitHook {
         }
         let shared = Arc::new(Shared {
             inner: Arc::clone(inner),
-            budget,
-            can_wait_for_run: Handle::try_current().is_ok_and(|handle| has_spare_worker(&handle)),
+            runtime: Handle::try_current().ok().filter(has_spare_worker),
             exiting: AtomicBool::new(false),
             done: Mutex::new(false),
             changed: Condvar::new(),
             pid: std::process::id(),
         });
         *armed = Some(Arc::clone(&shared));
-        Some(ExitHook { shared })
+        Some(ExitHook { shared, stays: false })
     }
 
     /// Whether somebody is inside `exit`, waiting for the stop.
@@ -65,16 +66,18 @@ impl ExitHook {
         self.shared.exiting.load(Ordering::Acquire)
     }
 
-    /// Lets the thread inside `exit` go on: the stop is over.
-    pub(crate) fn release(&self) {
-        self.shared.finish();
+    /// The run was dropped in the middle: what it started is still owed when the process exits.
+    pub(crate) fn stay_armed(mut self) {
+        self.stays = true;
     }
 }
 
 impl Drop for ExitHook {
     fn drop(&mut self) {
-        if !self.exiting() {
+        if !self.stays {
             ARMED.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // Whoever is inside `exit` by now waits for nothing any more.
+            self.shared.finish();
         }
     }
 }
@@ -109,7 +112,7 @@ extern "C" fn at_exit() {
         return;
     }
     shared.exiting.store(true, Ordering::Release);
-    let limit = shared.budget;
+    let limit = shared.inner.grace.budget();
     let theirs = Arc::clone(&shared);
     // A wake-up sent from a worker thread stays in that worker's own slot, and this one may be a
     // worker that will not run again: so everything happens on another thread.
@@ -123,13 +126,23 @@ extern "C" fn at_exit() {
 
 fn drive(shared: &Arc<Shared>, exiting: ThreadMark) {
     let inner = &shared.inner;
+    let mine = stop::claim(inner);
     inner.control.begin_exit(exiting);
-    if shared.can_wait_for_run || !stop::claim(inner) {
+    if !mine {
+        // The stop is under way: whoever drives it lets the exiting thread go.
         return;
     }
     inner.stack.announce();
-    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        runtime.block_on(stop::pay(inner, Instant::now(), shared.budget));
-    }
+    let steps = match &shared.runtime {
+        Some(runtime) => runtime.block_on(stop::pay(inner)),
+        None => {
+            inner.control.hurry();
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(stop::pay(inner)),
+                Err(error) => return os::say(&format!("epilogue: nothing was stopped: {error}")),
+            }
+        }
+    };
+    crate::run::conclude(inner, Trigger::ProcessExit, false, steps);
     shared.finish();
 }

@@ -11,7 +11,7 @@
 //!    [`on_stopping`](Started::on_stopping) runs. Then the steps stop one by one, newest first.
 //! 2. A step that fails, panics or overstays never keeps a later one from running; the report
 //!    names it, and the exit status says so.
-//! 3. The body is never dropped in the middle of a start because a signal came.
+//! 3. A signal does not drop the body in the middle of a start: it has its own limit to end in.
 //! 4. The process leaves within its budget, also when a blocking thread is stuck.
 //! 5. A repeated SIGTERM never cuts a request in flight ([`escalation`]).
 //!
@@ -50,6 +50,7 @@ pub mod escalation;
 mod exit_hook;
 #[cfg(feature = "axum")]
 pub mod http;
+mod isolate;
 mod options;
 mod os;
 mod part;

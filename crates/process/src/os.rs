@@ -64,20 +64,40 @@ pub(crate) fn die_of(signal: StopSignal) -> ! {
     exit_now(128_u8.saturating_add(u8::try_from(number).unwrap_or(0)))
 }
 
-/// Ends the process without running exit handlers: they could wait for what was abandoned.
+/// Ends the process without running exit handlers, and without flushing: either could wait for
+/// what was abandoned. Rust's stdout holds back no more than an unfinished line.
 pub(crate) fn exit_now(code: u8) -> ! {
-    let _ = io::stdout().flush();
-    let _ = io::stderr().flush();
     // SAFETY: no preconditions.
     unsafe { libc::_exit(i32::from(code)) }
 }
 
+/// Prints a line on stderr. A closed stderr leaves nobody to tell, and is no reason to panic.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The same for a process that must leave now: neither a full pipe nor a thread that holds the lock
+/// of stderr may keep it.
+pub(crate) fn say_now(text: &str) {
+    let mut ready = libc::pollfd { fd: 2, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid pollfd; then at most one pipe buffer's worth of `text`, which a writable
+    // pipe takes without blocking.
+    unsafe {
+        if libc::poll(&raw mut ready, 1, 0) == 1 && ready.revents & libc::POLLOUT != 0 {
+            libc::write(2, text.as_ptr().cast(), text.len().min(4096));
+        }
+    }
+}
+
 /// Registers `handler` to run when somebody calls `exit`, or `main` returns.
 pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
-    // SAFETY: the handler does not unwind: it catches everything.
+    // SAFETY: `handler` is a function of this program, so it is there as long as the process; an
+    // unwind out of an `extern "C"` function aborts.
     unsafe { libc::atexit(handler) == 0 }
 }
 
+/// The process that listens. A forked child shares the pipe and must not write to it.
+static OWNER: AtomicI32 = AtomicI32::new(0);
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
@@ -112,6 +132,8 @@ fn open_pipe() -> io::Result<io::PipeReader> {
     // SAFETY: `writer` is an open descriptor. Non-blocking, because a handler must not wait: when
     // 8192 signals are queued the next one tells nothing new.
     unsafe { libc::fcntl(writer, libc::F_SETFL, libc::O_NONBLOCK) };
+    // SAFETY: no preconditions.
+    OWNER.store(unsafe { libc::getpid() }, Ordering::Relaxed);
     PIPE.store(writer, Ordering::Release);
     Ok(reader)
 }
@@ -146,7 +168,7 @@ extern "C" fn on_signal(number: i32, info: *mut libc::siginfo_t, _: *mut libc::c
         let sent = (*info).si_code == libc::SI_USER || (*info).si_code == libc::SI_QUEUE;
         let message = Message { number, from_pid: if sent { (*info).si_pid() } else { 0 } };
         let fd = PIPE.load(Ordering::Acquire);
-        if fd >= 0 {
+        if fd >= 0 && libc::getpid() == OWNER.load(Ordering::Relaxed) {
             libc::write(fd, (&raw const message).cast(), size_of::<Message>());
         }
         *libc::__errno_location() = errno;

@@ -1,26 +1,22 @@
 //! `run`: the body, then the stop, then the exit status.
 
-use std::future::Future;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use epilogue_scope::{Payload, describe};
-use tokio::time::Instant;
+use epilogue_scope::Caught;
 
 use crate::app::{App, Inner};
 use crate::budget::Grace;
 use crate::error::Error;
 use crate::escalation::{Action, Level};
 use crate::exit_hook::ExitHook;
+use crate::isolate::isolated;
 use crate::options::Options;
 use crate::os::{self, Received};
-use crate::report::ExitReport;
+use crate::report::{ExitReport, StepReport};
 use crate::state::Trigger;
 use crate::stop;
 
@@ -51,6 +47,12 @@ use crate::stop;
 /// What `main` still does when this has returned is done with the rest of the budget: 250 ms after
 /// it the process is ended. A stop signal kills as by default, but for an echo of the one that was
 /// obeyed: one Ctrl-C through a wrapper arrives twice.
+///
+/// # Cancel safety
+///
+/// Not cancel safe. Dropping the future in the middle leaves what was started to the exit of the
+/// process (`main` returning, or `process::exit`), and stop signals have their default effect again.
+/// To end it, call [`App::stop`].
 ///
 /// # Panics
 ///
@@ -89,44 +91,53 @@ where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
     let grace = options.grace.clone().unwrap_or_else(discover_grace);
-    let budget = grace.budget();
-    let app = App::new(options);
-    let process = app.inner.options.owns_process.then(|| OwnedProcess::take(&app.inner, budget));
+    let app = App::new(options, grace);
+    let process = app.inner.options.owns_process.then(|| OwnedProcess::take(&app.inner));
 
     let end = drive_body(&app, body).await;
     let (trigger, body_dropped) = settle_trigger(&app.inner, end).await;
-    let began = app.inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
     if !stop::claim(&app.inner) {
         // The exit hook drives the stop, and the process ends when it is done.
         std::future::pending::<()>().await;
     }
     app.inner.stack.announce();
-    let steps = stop::pay(&app.inner, began, budget).await;
-
-    let mut report = ExitReport {
-        schema: "epilogue.exit/v1",
-        trigger,
-        code: app.inner.code.load(Ordering::Relaxed),
-        level: format!("{:?}", app.inner.control.now().level).to_lowercase(),
-        budget,
-        grace_from: grace.from,
-        total: began.elapsed(),
-        steps,
-        body_dropped,
-        cleanup_failures: epilogue_scope::report::count(),
-        signals: app.inner.control.signals_seen(),
-    };
-    report.code = exit_code(&report);
-    app.inner.over.store(true, Ordering::Release);
-    tell(&app.inner.options, &report);
+    let steps = stop::pay(&app.inner).await;
+    let report = conclude(&app.inner, trigger, body_dropped, steps);
     if let Some(process) = process {
         process.leave(&report).await;
     }
     (ExitCode::from(report.code), report)
 }
 
+/// Puts the report together and tells it.
+pub(crate) fn conclude(
+    inner: &Inner,
+    trigger: Trigger,
+    body_dropped: bool,
+    steps: Vec<StepReport>,
+) -> ExitReport {
+    let state = inner.control.now();
+    let mut report = ExitReport {
+        schema: "epilogue.exit/v1",
+        trigger,
+        code: inner.code.load(Ordering::Relaxed),
+        level: format!("{:?}", state.level).to_lowercase(),
+        budget: inner.grace.budget(),
+        grace_from: inner.grace.from,
+        total: state.begun.map_or(Duration::ZERO, |(_, began)| began.elapsed()),
+        steps,
+        body_dropped,
+        cleanup_failures: epilogue_scope::report::count(),
+        signals: inner.control.signals_seen(),
+    };
+    report.code = exit_code(&report);
+    inner.over.store(true, Ordering::Release);
+    tell(&inner.options, &report);
+    report
+}
+
 enum BodyEnd {
-    Ended(Result<Result<(), Error>, Payload>),
+    Ended(Result<Result<(), Error>, Caught>),
     Dropped,
 }
 
@@ -134,7 +145,7 @@ async fn drive_body<F>(app: &App, body: F) -> BodyEnd
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
-    let mut body = pin!(isolated(body(app)));
+    let mut body = Box::pin(isolated(body(app)));
     tokio::select! {
         biased;
         end = &mut body => return BodyEnd::Ended(end),
@@ -142,32 +153,39 @@ where
     }
     // Everyone is told at once, also while the body is still starting something.
     app.inner.stack.announce();
-    match tokio::time::timeout(app.inner.options.body_limit, body).await {
-        Ok(end) => BodyEnd::Ended(end),
-        Err(_) => BodyEnd::Dropped,
+    tokio::select! {
+        end = &mut body => return BodyEnd::Ended(end),
+        () = body_limit(&app.inner) => {}
+    }
+    // What the body holds may panic while it is dropped: that must not skip the stop.
+    match epilogue_scope::catch(move || drop(body)) {
+        Ok(()) => BodyEnd::Dropped,
+        Err(caught) => BodyEnd::Ended(Err(caught)),
     }
 }
 
-/// Polls a future with its panics caught.
-async fn isolated<T>(future: impl Future<Output = T>) -> Result<T, Payload> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(Ok),
-        Err(payload) => Poll::Ready(Err(payload)),
-    })
-    .await
+/// The body may go on for its own limit, or for what the steps leave of the budget; in a hurry for
+/// a second.
+async fn body_limit(inner: &Inner) {
+    let left = inner.grace.budget().saturating_sub(inner.floors());
+    let mut state = inner.control.watch();
+    tokio::select! {
+        () = tokio::time::sleep(inner.options.body_limit.min(left)) => return,
+        hurried = state.wait_for(|state| state.level >= Level::Hurry) => drop(hurried),
+    }
+    tokio::time::sleep(Duration::from_secs(1).min(left)).await;
 }
 
 /// Begins the stop if the body's end does, and waits for it if something serves on.
 async fn settle_trigger(inner: &Arc<Inner>, end: BodyEnd) -> (Trigger, bool) {
     let dropped = matches!(end, BodyEnd::Dropped);
     let own = match end {
-        BodyEnd::Ended(Err(payload)) => {
+        BodyEnd::Ended(Err(caught)) => {
             inner.code.store(101, Ordering::Relaxed);
-            Some(Trigger::Panicked { message: describe(&*payload) })
+            Some(Trigger::Panicked { message: caught.describe() })
         }
         BodyEnd::Ended(Ok(Err(error))) if !error.is_stopping() => {
-            eprintln!("epilogue: error: {error}");
+            os::say(&format!("epilogue: error: {error}"));
             let _ = inner.code.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed);
             Some(Trigger::Failed { error: error.to_string() })
         }
@@ -205,7 +223,8 @@ fn tell(options: &Options, report: &ExitReport) {
     if let Some(path) = &options.report_file
         && let Err(error) = report.write_json(path)
     {
-        eprintln!("epilogue: the exit report could not be written to {}: {error}", path.display());
+        let path = path.display();
+        os::say(&format!("epilogue: the exit report could not be written to {path}: {error}"));
     }
 }
 
@@ -214,42 +233,59 @@ fn discover_grace() -> Grace {
     let is_pid_1 = std::process::id() == 1;
     Grace::discover(env, is_pid_1).unwrap_or_else(|invalid| {
         let fallback = Grace::stated(Duration::from_secs(30));
-        eprintln!("epilogue: {}: {invalid}; going on with 30s", crate::budget::GRACE_ENV);
+        os::say(&format!("epilogue: {}: {invalid}; going on with 30s", crate::budget::GRACE_ENV));
         fallback
     })
 }
 
 /// What a run holds of its process: signals, the exit hook, and the certainty of leaving.
 struct OwnedProcess {
+    inner: Arc<Inner>,
     signals: Option<os::Signals>,
     hook: Option<ExitHook>,
 }
 
+/// Runs of this process so far: the thread that watches the budget of one must not end the next.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
 impl OwnedProcess {
-    fn take(inner: &Arc<Inner>, budget: Duration) -> OwnedProcess {
+    fn take(inner: &Arc<Inner>) -> OwnedProcess {
         if let Err(error) = epilogue_observe::record_to_env() {
-            eprintln!("epilogue: not recorded: {error}");
+            os::say(&format!("epilogue: not recorded: {error}"));
         }
         let theirs = Arc::clone(inner);
         let signals = os::listen(move |received| on_signal(&theirs, received))
-            .inspect_err(|error| eprintln!("epilogue: signals keep their default effect: {error}"))
+            .inspect_err(|error| os::say(&format!("epilogue: signals keep their default effect: {error}")))
             .ok();
-        leave_in_time(inner, budget);
-        OwnedProcess { signals, hook: ExitHook::arm(inner, budget) }
+        let run = RUNS.fetch_add(1, Ordering::AcqRel) + 1;
+        leave_in_time(inner, run);
+        OwnedProcess { inner: Arc::clone(inner), signals, hook: ExitHook::arm(inner) }
     }
 
-    async fn leave(self, report: &ExitReport) {
-        if let Some(hook) = &self.hook
-            && hook.exiting()
-        {
-            // The thread inside `exit` ends the process, with its own code.
-            hook.release();
+    async fn leave(mut self, report: &ExitReport) {
+        let exiting = self.hook.as_ref().is_some_and(ExitHook::exiting);
+        // Lets the thread inside `exit` go on, if there is one: it ends the process, with its code.
+        self.hook = None;
+        if exiting {
             std::future::pending::<()>().await;
         }
         if !report.abandoned().is_empty() {
             os::exit_now(report.code);
         }
-        drop(self.signals);
+        self.signals = None;
+    }
+}
+
+impl Drop for OwnedProcess {
+    fn drop(&mut self) {
+        // Without a conclusion the future of `run` was dropped: signals kill as by default from now
+        // on, and what was started is stopped when the process exits.
+        let concluded = self.inner.over.swap(true, Ordering::AcqRel);
+        if let Some(hook) = self.hook.take()
+            && !concluded
+        {
+            hook.stay_armed();
+        }
     }
 }
 
@@ -262,7 +298,7 @@ fn on_signal(inner: &Inner, received: Received) {
     }
     let action = inner.control.signal(received.signal, received.from_pid);
     if action == Action::Raise(Level::Die) {
-        let _ = std::io::stderr().write_all(last_words(inner).as_bytes());
+        os::say_now(&last_words(inner));
         os::die_of(received.signal);
     }
 }
@@ -277,7 +313,7 @@ fn last_words(inner: &Inner) -> String {
 
 /// A thread that ends the process a little after its budget, whatever holds it: a stop that blocks
 /// the only worker, or a blocking thread that nobody knows of while the runtime is dropped.
-fn leave_in_time(inner: &Arc<Inner>, budget: Duration) {
+fn leave_in_time(inner: &Arc<Inner>, run: u64) {
     let mut state = inner.control.watch();
     let inner = Arc::clone(inner);
     let watch = move || {
@@ -286,10 +322,16 @@ fn leave_in_time(inner: &Arc<Inner>, budget: Duration) {
             if state.wait_for(|state| state.stopping()).await.is_err() {
                 return;
             }
+            let budget = inner.grace.budget();
             tokio::time::sleep(budget + Duration::from_millis(250)).await;
+            if RUNS.load(Ordering::Acquire) != run {
+                return;
+            }
             let stuck = inner.current();
             let stuck = if stuck.is_empty() { "the runtime (a blocking thread?)" } else { &stuck };
-            eprintln!("epilogue: the budget of {budget:.1?} is over; held by {stuck}; leaving now");
+            os::say_now(&format!(
+                "epilogue: the budget of {budget:.1?} is over; held by {stuck}; leaving now\n"
+            ));
             os::exit_now(match inner.code.load(Ordering::Relaxed) {
                 0 => 124,
                 code => code,
@@ -297,6 +339,6 @@ fn leave_in_time(inner: &Arc<Inner>, budget: Duration) {
         });
     };
     if let Err(error) = std::thread::Builder::new().name("epilogue-budget".into()).spawn(watch) {
-        eprintln!("epilogue: no thread to watch the budget: {error}");
+        os::say(&format!("epilogue: no thread to watch the budget: {error}"));
     }
 }

@@ -1,6 +1,7 @@
 //! The stack of what is to be stopped.
 
 use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::report::StepKind;
 
 /// One thing that is to be stopped.
 pub(crate) struct Step {
+    /// Unique in its stack.
+    pub(crate) id: u64,
     pub(crate) name: Arc<str>,
     pub(crate) kind: StepKind,
     pub(crate) place: &'static Location<'static>,
@@ -20,35 +23,74 @@ pub(crate) struct Step {
 
 /// Steps in the order in which they started.
 #[derive(Default)]
-pub(crate) struct Stack(Mutex<Vec<Step>>);
+pub(crate) struct Stack {
+    steps: Mutex<Steps>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Steps {
+    steps: Vec<Step>,
+    /// Kept, not summed when asked: a stop asks once per step.
+    floors: Duration,
+    /// The stop has found it empty: nothing would ever stop a further step.
+    closed: bool,
+}
 
 impl Stack {
-    pub(crate) fn push(&self, step: Step) {
-        self.lock().push(step);
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Puts a step on top; gives it back when the stop is over.
+    pub(crate) fn push(&self, step: Step) -> Result<(), Box<Step>> {
+        let mut steps = self.lock();
+        if steps.closed {
+            return Err(Box::new(step));
+        }
+        steps.floors += step.stop.floor;
+        steps.steps.push(step);
+        Ok(())
+    }
+
+    /// Takes the newest step; `None` closes the stack.
     pub(crate) fn pop(&self) -> Option<Step> {
-        self.lock().pop()
+        let mut steps = self.lock();
+        let popped = steps.steps.pop();
+        match &popped {
+            Some(step) => steps.floors = steps.floors.saturating_sub(step.stop.floor),
+            None => steps.closed = true,
+        }
+        popped
+    }
+
+    /// Takes out a step that has come to its end by itself.
+    pub(crate) fn remove(&self, id: u64) -> Option<Step> {
+        let mut steps = self.lock();
+        let at = steps.steps.iter().rposition(|step| step.id == id)?;
+        let step = steps.steps.remove(at);
+        steps.floors = steps.floors.saturating_sub(step.stop.floor);
+        Some(step)
     }
 
     /// What the remaining steps must be left, all floors together.
     pub(crate) fn floors(&self) -> Duration {
-        self.lock().iter().map(|step| step.stop.floor).sum()
+        self.lock().floors
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        self.lock().iter().rev().map(|step| format!("{} ({})", step.name, step.place)).collect()
+        self.lock().steps.iter().rev().map(|step| format!("{} ({})", step.name, step.place)).collect()
     }
 
     /// Whether something on the stack keeps the program up after its body has returned.
     pub(crate) fn serves(&self) -> bool {
-        self.lock().iter().any(|step| step.stop.serves)
+        self.lock().steps.iter().any(|step| step.stop.serves)
     }
 
     /// Tells every step once that the stop has begun, newest first.
     pub(crate) fn announce(&self) {
         let notices: Vec<_> =
-            self.lock().iter_mut().rev().filter_map(|step| step.stop.notice.take()).collect();
+            self.lock().steps.iter_mut().rev().filter_map(|step| step.stop.notice.take()).collect();
         for notice in notices {
             if let Err(caught) = epilogue_scope::catch(notice)
                 && let Some(payload) = caught.chain().current()
@@ -58,7 +100,7 @@ impl Stack {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Step>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Steps> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -233,6 +233,11 @@ impl StopControl {
         self.begin(Trigger::ProcessExit);
     }
 
+    /// There is nobody to wait for: every step has a second.
+    pub(crate) fn hurry(&self) {
+        self.sender.send_modify(|state| state.level = state.level.max(Level::Hurry));
+    }
+
     /// Begins the stop, unless it has begun: the first trigger counts.
     pub(crate) fn begin(&self, trigger: Trigger) {
         let at = Instant::now();

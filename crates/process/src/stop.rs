@@ -12,6 +12,7 @@ use crate::app::Inner;
 use crate::budget;
 use crate::error::Error;
 use crate::escalation::Level;
+use crate::os;
 use crate::report::{StepOutcome, StepReport};
 use crate::stack::Step;
 use crate::state::{StopCx, Word};
@@ -22,7 +23,16 @@ pub(crate) fn claim(inner: &Inner) -> bool {
 }
 
 /// Stops everything on the stack, newest first.
-pub(crate) async fn pay(inner: &Arc<Inner>, began: Instant, total: Duration) -> Vec<StepReport> {
+pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
+    let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
+    let total = inner.grace.budget();
+    if inner.floors() > total {
+        os::say(&format!(
+            "epilogue: the floors of all steps together are {:.1?}, more than the budget of {total:.1?}: \
+             later steps may get no time",
+            inner.floors()
+        ));
+    }
     let mut reports = Vec::new();
     while let Some(step) = inner.stack.pop() {
         inner.set_current(&step.name);
@@ -34,8 +44,22 @@ pub(crate) async fn pay(inner: &Arc<Inner>, began: Instant, total: Duration) -> 
     reports
 }
 
+/// A step that came when the stop was over: nobody else would ever stop it.
+pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
+    os::say(&format!(
+        "epilogue: {} ({}) was started after the stop and is stopped at once",
+        step.name, step.place
+    ));
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let inner = Arc::clone(inner);
+    runtime.spawn(async move {
+        let budget = inner.grace.budget();
+        stop_one(&inner, step, Duration::from_secs(1), budget).await
+    });
+}
+
 async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) -> StepReport {
-    let Step { name, kind, place, mut registration, stop } = step;
+    let Step { name, kind, place, mut registration, stop, id: _ } = step;
     let begun = Instant::now();
     let word = Arc::new(Word::default());
     let cx =

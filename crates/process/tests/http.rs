@@ -29,7 +29,21 @@ fn router(feed: mpsc::Receiver<&'static str>) -> Router {
                 }
             }),
         )
+        .route("/large", get(|| async { Bytes::from(vec![b'.'; LARGE]) }))
+        .route("/events", get(move || async { ([("content-type", "text/event-stream")], events()) }))
         .route("/", get(|| async { "hello" }))
+}
+
+/// More than the sockets of both sides take at once.
+const LARGE: usize = 16 << 20;
+
+/// One event, and then nothing, for ever.
+fn events() -> Body {
+    let mut sent = false;
+    Body::new(Chunks(Box::pin(std::future::poll_fn(move |_| match std::mem::replace(&mut sent, true) {
+        false => std::task::Poll::Ready(Some("data: first\n\n")),
+        true => std::task::Poll::Pending,
+    }))))
 }
 
 struct Chunks<F>(std::pin::Pin<Box<F>>);
@@ -161,7 +175,7 @@ async fn what_is_in_flight_at_the_deadline_is_cut_and_named() {
     assert_eq!(report.code, 124);
     let abandoned = report.abandoned();
     assert!(abandoned[0].contains("GET /stream from 127.0.0.1"), "{abandoned:?}");
-    assert!(abandoned[0].contains("5 bytes sent"), "{abandoned:?}");
+    assert!(abandoned[0].contains("5 bytes of body handed over"), "{abandoned:?}");
     assert!(report.total < Duration::from_millis(1_600), "{:?}", report.total);
     drop(server.feed);
 }
@@ -194,4 +208,51 @@ async fn connections_queued_in_the_kernel_are_answered_not_reset() {
         read_until(stream, "hello").await;
     }
     assert_eq!(server.ended.await.unwrap().code, 0);
+}
+
+#[tokio::test]
+async fn a_large_response_is_sent_to_its_end_however_slowly_it_is_read() {
+    let server = server(Options::embedded()).await;
+    server.app.stop();
+    server.app.stopping().await;
+    let mut slow = connect(&server).await;
+    ask(&mut slow, "/large").await;
+    // The listener closes and idle connections are closed while most of it is still to be sent.
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut all = Vec::new();
+    slow.read_to_end(&mut all).await.unwrap();
+    assert!(all.len() > LARGE, "{} of {LARGE} bytes", all.len());
+    let report = server.ended.await.unwrap();
+    assert_eq!((report.code, report.abandoned()), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn an_event_stream_is_ended_cleanly_and_half_a_request_is_not_waited_for() {
+    let server = server(Options::embedded()).await;
+    let mut events = connect(&server).await;
+    ask(&mut events, "/events").await;
+    read_until(&mut events, "first").await;
+    let mut half = connect(&server).await;
+    half.write_all(b"GET / HT").await.unwrap();
+    server.app.stop();
+    read_until(&mut events, "0\r\n\r\n").await;
+    let report = server.ended.await.unwrap();
+    assert_eq!((report.code, report.abandoned()), (0, Vec::new()));
+    assert!(report.total < Duration::from_secs(6), "{:?}", report.total);
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut_at_the_deadline_and_named() {
+    let server = server(Options::embedded().grace(Duration::from_secs(3))).await;
+    let mut deaf = connect(&server).await;
+    ask(&mut deaf, "/large").await;
+    let mut first = [0; 16];
+    deaf.read_exact(&mut first).await.unwrap();
+    server.app.stop();
+    let report = server.ended.await.unwrap();
+    assert_eq!(report.code, 124);
+    assert!(report.abandoned()[0].contains("GET /large from 127.0.0.1"), "{:?}", report.abandoned());
 }

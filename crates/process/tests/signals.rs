@@ -56,6 +56,7 @@ async fn body(app: &App, name: &str) -> Result<(), Error> {
         "exits" | "exits-current-thread" => {
             tokio::spawn(async { std::process::exit(7) });
         }
+        "body-exits" => std::process::exit(2),
         "forks" => {
             fork_and_exit();
             println!("child gone");
@@ -265,12 +266,29 @@ fn a_stop_that_blocks_the_only_thread_is_left_behind_in_time() {
 
 #[test]
 fn process_exit_runs_what_is_owed_and_keeps_its_code() {
-    for name in ["exits", "exits-current-thread"] {
+    for (name, code) in [("exits", 7), ("exits-current-thread", 7), ("body-exits", 2)] {
         let program = start(name);
         let file = program.file.clone();
-        let (status, _, said) = program.end();
-        assert_eq!(status.code(), Some(7), "{name}: {said}");
+        let (status, took, said) = program.end();
+        assert_eq!(status.code(), Some(code), "{name}: {said}");
         assert!(!file.exists(), "{name}: {said}");
+        assert!(said.contains("because process::exit was called; exit as called"), "{name}: {said}");
+        assert!(took < Duration::from_secs(3), "{name}: {took:?}");
+    }
+}
+
+#[test]
+fn a_closed_stderr_keeps_nothing_from_running() {
+    for name in ["fails", "unknown-thread"] {
+        let mut program = start_as(name, &[], &[("EPILOGUE_GRACE", "2s")]);
+        drop(program.child.stderr.take());
+        let file = program.file.clone();
+        program.signal(libc::SIGTERM);
+        let began = Instant::now();
+        let status = program.child.wait().unwrap();
+        assert!(matches!(status.code(), Some(123 | 124)), "{name}: {status}");
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(!file.exists(), "{name}");
     }
 }
 

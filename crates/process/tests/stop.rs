@@ -243,3 +243,49 @@ async fn the_report_is_written_whole_as_json() {
     assert_eq!(json["steps"][0]["error"], "stuck");
     assert_eq!(json["budget_ms"], 28000.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_has_ended_owes_nothing_more_and_takes_nobodys_time() {
+    let (_, report) = run_with(options(), async |app: &App| {
+        for _ in 0..200 {
+            app.spawn("short", async {});
+        }
+        app.spawn("waits", async { tokio::time::sleep(Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    })
+    .await;
+    let names: Vec<_> = report.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["waits"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_leaves_the_steps_their_time_in_a_small_budget() {
+    let (_, report) = run_with(Options::embedded().grace(Duration::from_secs(2)), async |app: &App| {
+        start(app, "pool", async || Ok(())).await?;
+        app.stop();
+        std::future::pending().await
+    })
+    .await;
+    assert!(report.body_dropped);
+    assert_eq!(outcomes(&report), [("pool", &StepOutcome::Ok)]);
+    assert!(report.total <= Duration::from_millis(1_500), "{:?}", report.total);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_whose_drop_panics_does_not_skip_the_stop() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("in drop"));
+        }
+    }
+    let (_, report) = run_with(options(), async |app: &App| {
+        start(app, "pool", async || Ok(())).await?;
+        let _bomb = Bomb;
+        app.stop();
+        std::future::pending().await
+    })
+    .await;
+    assert_eq!(outcomes(&report), [("pool", &StepOutcome::Ok)]);
+}

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::chain::{Chain, Mark};
+use crate::chain::{Chain, Mark, describe};
 
 /// What a boundary caught: the chain of panics, to look at or to raise again.
 pub struct Caught {
@@ -14,6 +14,12 @@ impl Caught {
     /// The panics, oldest first; the last one is current.
     pub fn chain(&self) -> &Chain {
         &self.chain
+    }
+
+    /// The messages of all links, oldest first, `; then ` between them.
+    pub fn describe(&self) -> String {
+        let links = self.chain.links().iter().map(|link| describe(&**link));
+        links.collect::<Vec<_>>().join("; then ")
     }
 
     /// Raises the newest panic again. The panic hook does not run a second time, and the next

@@ -37,6 +37,8 @@ pub(crate) struct Connection {
 struct Request {
     line: String,
     since: Instant,
+    /// The response is complete on our side; its last bytes may still be on their way.
+    answered: bool,
 }
 
 impl Shared {
@@ -115,6 +117,16 @@ impl Shared {
         self.connections().values().filter_map(|connection| connection.busy_with()).collect()
     }
 
+    /// Who is still there when a server has closed what was idle: in flight, or with a response that
+    /// was not sent to its end.
+    pub(crate) fn unfinished(&self) -> Vec<String> {
+        let connections = self.connections();
+        let named = connections.values().map(|connection| {
+            connection.last().unwrap_or_else(|| format!("half a request from {}", connection.peer))
+        });
+        named.collect()
+    }
+
     /// Stops counting the connection whose handler this thread was running when it called `exit`:
     /// that handler never returns. Gives its request.
     pub(crate) fn give_up_on(&self, thread: ThreadMark) -> Option<String> {
@@ -176,7 +188,7 @@ impl Connection {
 
     pub(crate) fn begin(&self, line: String) {
         self.sent.store(0, Ordering::Relaxed);
-        *self.request() = Some(Request { line, since: Instant::now() });
+        *self.request() = Some(Request { line, since: Instant::now(), answered: false });
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
@@ -184,15 +196,26 @@ impl Connection {
     }
 
     pub(crate) fn end(&self) {
-        *self.request() = None;
+        if let Some(request) = self.request().as_mut() {
+            request.answered = true;
+        }
+    }
+
+    /// Whether a whole request has arrived on it, ever.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.request().is_some()
     }
 
     fn busy_with(&self) -> Option<String> {
+        if self.request().as_ref()?.answered { None } else { self.last() }
+    }
+
+    fn last(&self) -> Option<String> {
         let request = self.request();
-        let Request { line, since } = request.as_ref()?;
+        let Request { line, since, .. } = request.as_ref()?;
         let age = since.elapsed().as_secs_f64();
         let sent = self.sent.load(Ordering::Relaxed);
-        Some(format!("{line} from {}, {age:.1} s old, {sent} bytes sent", self.peer))
+        Some(format!("{line} from {}, {age:.1} s old, {sent} bytes of body handed over", self.peer))
     }
 
     fn request(&self) -> MutexGuard<'_, Option<Request>> {

@@ -14,7 +14,11 @@
 //! A request that comes during *leaving* is proof that some router does not know yet: that is why
 //! the listener waits for quiet, not for a fixed time. Probes are not requests in this sense.
 //!
-//! HTTP/2, WebSocket and gRPC are not served yet.
+//! An event stream (`text/event-stream`) is ended cleanly when the server is finishing: it has no end
+//! of its own. Half a request head is given two seconds then.
+//!
+//! HTTP/2, WebSocket and gRPC are not served yet. A client that sends nothing is never closed while
+//! the server serves: put a router in front that does, or a timeout of your own.
 
 mod connection;
 mod connections;
@@ -165,7 +169,7 @@ impl ServerHandle {
         self.shared.open()
     }
 
-    /// How many requests are in flight: read, and not yet answered in full.
+    /// How many requests are in flight: read, and their response not yet complete on this side.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight().len()
     }
@@ -215,7 +219,7 @@ async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>) -> u
         }
     }
     empty_queue(listener, &router, &shared).unwrap_or_else(|error| {
-        eprintln!("epilogue: http: closing the listener: {error}");
+        crate::os::say(&format!("epilogue: http: closing the listener: {error}"));
         0
     })
 }
@@ -242,7 +246,7 @@ fn empty_queue(listener: TcpListener, router: &Router, shared: &Arc<Shared>) -> 
 /// loop waits a little instead of spinning.
 async fn rest(error: &io::Error) {
     if !is_of_one_connection(error) {
-        eprintln!("epilogue: http: accept: {error}; trying again in 100 ms");
+        crate::os::say(&format!("epilogue: http: accept: {error}; trying again in 100 ms"));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -258,9 +262,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 async fn drain(shared: &Arc<Shared>, accepting: JoinHandle<usize>, mut cx: StopCx) -> Result<(), Error> {
-    if let Some(request) = cx.exit_thread().and_then(|thread| shared.give_up_on(thread)) {
-        cx.note(format!("exit was called by {request}"));
-    }
+    give_up_on_exit(shared, &cx);
     let in_flight = shared.in_flight().len();
     // Kept back for closing what is cut, and for saying so.
     let deadline = cx.deadline() - (cx.remaining() / 20).min(Duration::from_millis(200));
@@ -272,7 +274,10 @@ async fn drain(shared: &Arc<Shared>, accepting: JoinHandle<usize>, mut cx: StopC
     let held = Instant::now().saturating_duration_since(left_at);
 
     shared.enter(Phase::Closing);
-    let queued = accepting.await?;
+    let queued = accepting.await.unwrap_or_else(|error| {
+        cx.note(format!("the accept loop had ended: {error}"));
+        0
+    });
     // Idle connections of a server that nobody asked for a while are not worth a second.
     if queued > 0 || !leaving.nobody_came(shared.last_demand()) {
         linger(shared, &mut cx, deadline).await;
@@ -286,7 +291,7 @@ async fn drain(shared: &Arc<Shared>, accepting: JoinHandle<usize>, mut cx: StopC
     };
     finish(shared, &mut cx, finish_by).await;
 
-    let cut = shared.in_flight();
+    let cut = shared.unfinished();
     shared.enter(Phase::Cut);
     for request in &cut {
         cx.abandon(request.clone());
@@ -299,6 +304,13 @@ async fn drain(shared: &Arc<Shared>, accepting: JoinHandle<usize>, mut cx: StopC
         cut.len()
     ));
     Ok(())
+}
+
+/// The handler that called `exit` never returns: its connection is not waited for.
+fn give_up_on_exit(shared: &Shared, cx: &StopCx) {
+    if let Some(request) = cx.exit_thread().and_then(|thread| shared.give_up_on(thread)) {
+        cx.note(format!("exit was called by {request}"));
+    }
 }
 
 fn leaving(shared: &Shared, cx: &StopCx, began: Instant) -> Leaving {
@@ -336,7 +348,7 @@ async fn linger(shared: &Shared, cx: &mut StopCx, deadline: Instant) {
         tokio::select! {
             () = tokio::time::sleep_until(until) => return,
             () = shared.none_open() => return,
-            () = cx.changed() => {}
+            () = cx.changed() => give_up_on_exit(shared, cx),
         }
     }
 }
@@ -347,8 +359,11 @@ async fn finish(shared: &Shared, cx: &mut StopCx, until: Instant) {
         tokio::select! {
             () = tokio::time::sleep_until(until) => return,
             () = shared.none_open() => return,
-            () = cx.changed() => if cx.level() >= Level::Hurry {
-                until = until.min(Instant::now() + Duration::from_secs(2));
+            () = cx.changed() => {
+                give_up_on_exit(shared, cx);
+                if cx.level() >= Level::Hurry {
+                    until = until.min(Instant::now() + Duration::from_secs(2));
+                }
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +9,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -19,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::Phase;
 use super::connections::{Admitted, Connection, Shared};
+use crate::isolate::isolated;
 
 pub(super) struct Handler {
     router: TowerToHyperService<Router>,
@@ -81,21 +81,25 @@ async fn caught(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
     connection: &Connection,
 ) -> Response<Body> {
-    let mut answer = Box::pin(answer);
-    std::future::poll_fn(|cx| {
-        match connection.running(|| catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx)))) {
-            Ok(poll) => poll.map(|Ok(response)| response),
-            Err(_) => Poll::Ready(plain(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked\n")),
-        }
-    })
-    .await
+    let mut answer = Box::pin(isolated(answer));
+    let answered = std::future::poll_fn(|cx| connection.running(|| answer.as_mut().poll(cx))).await;
+    match answered {
+        Ok(Ok(response)) => response,
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked\n"),
+    }
 }
 
-fn finish(mut answer: Response<Body>, shared: &Shared, busy: Option<Busy>) -> Response<Tracked> {
+fn finish(mut answer: Response<Body>, shared: &Arc<Shared>, busy: Option<Busy>) -> Response<Tracked> {
     if shared.phase() > Phase::Serving {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    answer.map(|body| Tracked { body, busy })
+    let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let endless = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+    let ends = endless.then(|| {
+        let shared = Arc::clone(shared);
+        Box::pin(async move { shared.reached(Phase::Finishing).await }) as Ends
+    });
+    answer.map(|body| Tracked { body, busy, ends })
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
@@ -117,7 +121,11 @@ impl Drop for Busy {
 pub(super) struct Tracked {
     body: Body,
     busy: Option<Busy>,
+    /// For a body without an end of its own: when it is to end all the same.
+    ends: Option<Ends>,
 }
+
+type Ends = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl http_body::Body for Tracked {
     type Data = Bytes;
@@ -127,6 +135,11 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(ends) = &mut self.ends
+            && ends.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let (Poll::Ready(Some(Ok(frame))), Some(Busy(connection))) = (&polled, &self.busy)
             && let Some(data) = frame.data_ref()
