@@ -216,7 +216,7 @@ fn code(args: &Args, report: &Report) -> u8 {
     let judged = || report.targets.iter().filter(|target| !comparison || target.name == builtin::EPILOGUE);
     if judged().any(epilogue_prove::TargetReport::failed) {
         1
-    } else if judged().any(epilogue_prove::TargetReport::inconclusive) {
+    } else if judged().any(|target| target.inconclusive() || target.is_untried()) {
         5
     } else {
         0

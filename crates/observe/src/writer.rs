@@ -65,7 +65,8 @@ impl Ring {
     fn event(&self, kind: EventKind, text: &[u64; layout::PENDING_TEXT_WORDS]) {
         let number = self.words[header::NEXT_EVENT].fetch_add(1, Ordering::Relaxed);
         let slot = layout::event_slot(number);
-        // Taken out of order first, so a reader never pairs the new text with the old number.
+        // Taken out first: a writer that dies half-way leaves an empty slot, not a mixed one. A reader
+        // of a living process may still see one that is being written.
         self.words[slot].store(0, Ordering::Release);
         self.words[slot + 1].store(monotonic_ns(), Ordering::Relaxed);
         self.words[slot + 2].store(kind.code(), Ordering::Relaxed);

@@ -185,21 +185,26 @@ impl Client {
         let mut body = start;
         let bodiless = head_only || head.status == 204 || head.status == 304;
         let framing = if bodiless { Framing::Length(0) } else { head.framing };
-        let content = loop {
-            match framing.take(&body) {
-                Taken::Whole(content) => break content,
-                Taken::More => {}
-                Taken::Garbage => return Err(Outcome::Truncated),
+        let mut chunks = Chunks::default();
+        loop {
+            match framing {
+                Framing::Length(length) if body.len() >= length => break body.truncate(length),
+                Framing::Chunked => match chunks.take_from(&mut body) {
+                    Taken::Whole => break body = chunks.content,
+                    Taken::More => {}
+                    Taken::Garbage => return Err(Outcome::Truncated),
+                },
+                _ => {}
             }
             match self.stream.read_buf(&mut body).await {
-                Ok(0) if framing == Framing::UntilEnd => break body,
+                Ok(0) if framing == Framing::UntilEnd => break,
                 Ok(0) | Err(_) => return Err(Outcome::Truncated),
                 Ok(_) => {}
             }
-        };
+        }
         Ok(Answer {
             status: head.status,
-            body: content,
+            body,
             location: head.location,
             keep_alive: !head.close && framing != Framing::UntilEnd,
             announced_close: head.close,
@@ -277,36 +282,42 @@ enum Framing {
 }
 
 enum Taken {
-    Whole(Vec<u8>),
+    Whole,
     More,
     Garbage,
 }
 
-impl Framing {
-    fn take(self, body: &[u8]) -> Taken {
-        match self {
-            Framing::Length(length) if body.len() >= length => Taken::Whole(body[..length].to_vec()),
-            Framing::Chunked => take_chunks(body),
-            _ => Taken::More,
-        }
-    }
+/// A chunked body as it comes: what is complete is taken out of the buffer.
+#[derive(Default)]
+struct Chunks {
+    content: Vec<u8>,
 }
 
-fn take_chunks(mut body: &[u8]) -> Taken {
-    let mut content = Vec::new();
-    loop {
-        let (start, size) = match httparse::parse_chunk_size(body) {
-            Ok(httparse::Status::Complete((start, size))) => (start, size),
-            Ok(httparse::Status::Partial) => return Taken::More,
-            Err(_) => return Taken::Garbage,
+impl Chunks {
+    fn take_from(&mut self, body: &mut Vec<u8>) -> Taken {
+        let mut used = 0;
+        let taken = loop {
+            let rest = &body[used..];
+            let (start, size) = match httparse::parse_chunk_size(rest) {
+                Ok(httparse::Status::Complete((start, size))) => (start, size),
+                Ok(httparse::Status::Partial) => break Taken::More,
+                Err(_) => break Taken::Garbage,
+            };
+            let Some(end) = usize::try_from(size).ok().and_then(|size| start.checked_add(size)) else {
+                break Taken::Garbage;
+            };
+            // The chunk, and the line end behind it.
+            if rest.len() < end.saturating_add(2) {
+                break Taken::More;
+            }
+            if size == 0 {
+                break Taken::Whole;
+            }
+            self.content.extend_from_slice(&rest[start..end]);
+            used += end + 2;
         };
-        let Ok(size) = usize::try_from(size) else { return Taken::Garbage };
-        let Some(rest) = body[start..].get(size + 2..) else { return Taken::More };
-        if size == 0 {
-            return Taken::Whole(content);
-        }
-        content.extend_from_slice(&body[start..start + size]);
-        body = rest;
+        body.drain(..used);
+        taken
     }
 }
 

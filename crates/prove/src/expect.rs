@@ -21,9 +21,8 @@ impl Rule {
     }
 }
 
-/// What is judged. In a file, what is left out is judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+/// What is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expect {
     /// Requests in flight when the trigger is pulled.
     pub in_flight: Rule,
@@ -50,14 +49,39 @@ impl Expect {
     pub fn of(trigger: Trigger) -> Expect {
         let all = Expect::default();
         match trigger {
-            Trigger::Exit | Trigger::PanicMain | Trigger::PanicHandler => Expect { exit: Rule::Any, ..all },
-            Trigger::IntTwice => {
-                Expect { in_flight: Rule::Any, idle: Rule::Any, arrivals: Rule::Any, exit: Rule::Any, ..all }
-            }
-            Trigger::Abort | Trigger::Kill => {
-                Expect { in_flight: Rule::Any, idle: Rule::Any, arrivals: Rule::Any, exit: Rule::Any, ..all }
+            Trigger::PanicHandler => Expect { exit: Rule::Any, ..all },
+            Trigger::IntTwice | Trigger::Abort | Trigger::Kill => {
+                let requests = Expect { in_flight: Rule::Any, idle: Rule::Any, arrivals: Rule::Any, ..all };
+                Expect { exit: Rule::Any, ..requests }
             }
             _ => all,
+        }
+    }
+}
+
+/// What a file says of a trigger; the rest is as anyone would expect.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Changes {
+    in_flight: Option<Rule>,
+    idle: Option<Rule>,
+    arrivals: Option<Rule>,
+    ledger: Option<Rule>,
+    leaks: Option<Rule>,
+    cleanups: Option<Rule>,
+    exit: Option<Rule>,
+}
+
+impl Changes {
+    pub(crate) fn over(self, base: Expect) -> Expect {
+        Expect {
+            in_flight: self.in_flight.unwrap_or(base.in_flight),
+            idle: self.idle.unwrap_or(base.idle),
+            arrivals: self.arrivals.unwrap_or(base.arrivals),
+            ledger: self.ledger.unwrap_or(base.ledger),
+            leaks: self.leaks.unwrap_or(base.leaks),
+            cleanups: self.cleanups.unwrap_or(base.cleanups),
+            exit: self.exit.unwrap_or(base.exit),
         }
     }
 }

@@ -72,9 +72,7 @@ fn request_faults(expect: Expect, seen: &Observation) -> Vec<Fault> {
         }
     };
     add(expect.in_flight.judged(), &seen.in_flight, seen.in_flight.lost(), "lost in flight".into());
-    let idle_lost = seen.idle.count(Outcome::ClosedAfterSend) + seen.idle.count(Outcome::Reset);
-    let idle_other = seen.idle.lost() - idle_lost;
-    add(expect.idle.judged(), &seen.idle, idle_lost + idle_other, "lost on idle connections".into());
+    add(expect.idle.judged(), &seen.idle, seen.idle.lost(), "lost on idle connections".into());
     add(expect.arrivals.judged(), &seen.arrivals, seen.arrivals.lost(), "lost on arrival".into());
     add(expect.arrivals.judged(), &seen.pool, seen.pool.lost(), "lost in the pool".into());
     let refused = seen.arrivals.count(Outcome::Refused) + seen.pool.count(Outcome::Refused);
@@ -127,9 +125,14 @@ fn fact_faults(trigger: Trigger, expect: Expect, seen: &Observation) -> Vec<Stri
     words
 }
 
-/// Code 0, or death by the very signal that was sent, in either of its spellings.
+/// Code 0, or death by the very signal that was sent, in either of its spellings. A program that
+/// exited or panicked by itself says so by a code of its own, and 124 is nobody's: something was
+/// abandoned.
 fn stopped_as_asked(trigger: Trigger, exit: Exit) -> bool {
     match (trigger.means(), exit.code, exit.signal) {
+        _ if matches!(trigger, Trigger::Exit | Trigger::PanicMain) => {
+            exit.code.is_some_and(|code| code != 0 && code != 124)
+        }
         (_, Some(0), _) => true,
         (Means::Signal(sent) | Means::Twice(sent), code, signal) => {
             signal == Some(sent) || code == Some(128 + sent)
@@ -221,6 +224,16 @@ mod tests {
         assert_eq!(verdict(Trigger::Int, &seen).1, "ended with exit 143");
         seen.exit = Some(Exit { code: Some(124), signal: None, ms: 1 });
         assert_eq!(verdict(Trigger::Term, &seen).1, "ended with exit 124");
+    }
+
+    #[test]
+    fn an_exit_or_a_panic_says_so_in_its_status() {
+        let mut seen = clean();
+        assert_eq!(verdict(Trigger::PanicMain, &seen).1, "ended with exit 0");
+        seen.exit = Some(Exit { code: Some(101), signal: None, ms: 1 });
+        assert_eq!(verdict(Trigger::PanicMain, &seen).0, Verdict::Pass);
+        seen.exit = Some(Exit { code: None, signal: Some(libc::SIGSEGV), ms: 1 });
+        assert_eq!(verdict(Trigger::Exit, &seen).1, "ended with SIGSEGV");
     }
 
     #[test]

@@ -45,10 +45,13 @@ impl RunDir {
         // Short: targets put Unix sockets below it, whose paths have room for 107 bytes.
         let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         let id: String = uuid.chars().filter(char::is_ascii_hexdigit).take(12).collect();
-        let path = base.join(&id);
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let lock = File::create(path.join("lock"))?;
+        // Made under a name that nobody sweeps, so that no other run can take it for abandoned before
+        // its lock is held.
+        let (path, making) = (base.join(&id), base.join(format!(".{id}")));
+        DirBuilder::new().mode(0o700).create(&making)?;
+        let lock = File::create(making.join("lock"))?;
         lock.try_lock().map_err(io::Error::from)?;
+        fs::rename(&making, &path)?;
         Ok(RunDir { path, id, _lock: lock })
     }
 
@@ -92,21 +95,24 @@ pub(crate) fn sweep() -> io::Result<Vec<String>> {
     for entry in fs::read_dir(base()?)?.flatten() {
         let path = entry.path();
         let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        if path.is_dir() && id != PORTS && id != REPORTS && is_abandoned(&path) {
+        let making = id.starts_with('.') && is_young(&path);
+        if path.is_dir() && id != PORTS && id != REPORTS && !making && is_abandoned(&path) {
             said.push(clean(&path, &id));
         }
     }
     Ok(said)
 }
 
+fn is_young(run: &Path) -> bool {
+    let modified = fs::metadata(run).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < 60))
+}
+
 fn is_abandoned(run: &Path) -> bool {
     match File::open(run.join("lock")) {
         Ok(lock) => !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
-        // Killed between making the directory and its lock, or while removing it. A run that is
-        // just being made looks the same for a moment: only an old directory is taken.
-        Err(_) => fs::metadata(run)
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() >= 2)),
+        // Killed while its directory was being removed, lock first.
+        Err(_) => true,
     }
 }
 

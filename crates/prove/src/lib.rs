@@ -11,8 +11,9 @@
 //!
 //! # What this crate does not do
 //!
-//! It speaks HTTP/1.1 on 127.0.0.1, without TLS. It runs on Linux, and looks into `/proc`. It
-//! prints nothing: see [`Progress`] and [`table()`].
+//! It speaks HTTP/1.1 on 127.0.0.1, without TLS. It runs on Linux, and looks into `/proc`. A daemon
+//! that forks away before the program is ready, with an environment of its own, escapes it. It
+//! prints nothing but what went wrong while it cleaned up: see [`Progress`] and [`table()`].
 
 mod client;
 mod ending;

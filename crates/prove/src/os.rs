@@ -94,6 +94,16 @@ pub(crate) fn kill(pid: u32, signal: i32) -> bool {
     }
 }
 
+/// Ends a whole process group, named by its leader.
+pub(crate) fn kill_group(leader: u32) {
+    if let Ok(leader) = i32::try_from(leader)
+        && leader > 1
+    {
+        // SAFETY: no memory is passed; a number below -1 names one group.
+        unsafe { libc::kill(-leader, libc::SIGKILL) };
+    }
+}
+
 /// Takes the exit status of a child that has ended. `None` while it runs, or if it is no child.
 pub(crate) fn reap(pid: u32) -> Option<ExitStatus> {
     let pid = i32::try_from(pid).ok()?;

@@ -76,6 +76,44 @@ pub(crate) fn marked(variable: &str, value: &str) -> Vec<u32> {
         .collect()
 }
 
+/// A process that cannot be taken for another with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Clock ticks since boot.
+    started: u64,
+}
+
+impl Process {
+    /// Whether it still runs: not ended, and not a zombie.
+    pub(crate) fn lives(self) -> bool {
+        stat(self.pid).is_some_and(|(_, started, zombie)| started == self.started && !zombie)
+    }
+}
+
+/// All that descend from a process, by their parents.
+pub(crate) fn descendants(root: u32) -> Vec<Process> {
+    let all: Vec<(u32, u32, u64)> =
+        pids().filter_map(|pid| stat(pid).map(|(parent, started, _)| (pid, parent, started))).collect();
+    let mut found: Vec<Process> = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        for (pid, _, started) in all.iter().filter(|(_, of, _)| *of == parent) {
+            found.push(Process { pid: *pid, started: *started });
+            parents.push(*pid);
+        }
+    }
+    found
+}
+
+/// The parent of a process, when it was started, and whether it is a zombie.
+fn stat(pid: u32) -> Option<(u32, u64, bool)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
+    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?, *fields.first()? == "Z"))
+}
+
 /// The command line of a process, as one would type it.
 pub(crate) fn command_line(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -118,6 +156,17 @@ mod tests {
         assert_eq!(socket.remote.port(), 41668);
         assert_eq!((socket.listens, socket.unread, socket.inode), (false, 27, 4711));
         assert_eq!(parse_socket("rubbish"), None);
+    }
+
+    #[test]
+    fn a_child_is_found_without_any_mark_and_is_gone_when_it_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("60").env_clear().spawn().unwrap();
+        let found = descendants(std::process::id());
+        let process = *found.iter().find(|process| process.pid == child.id()).unwrap();
+        assert!(process.lives());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!process.lives());
     }
 
     #[test]

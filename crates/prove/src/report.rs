@@ -226,6 +226,11 @@ impl TargetReport {
         self.rows.iter().any(|row| row.verdict == Verdict::Inconclusive)
     }
 
+    /// Whether no way out could be tried at all.
+    pub fn is_untried(&self) -> bool {
+        self.rows.iter().all(|row| row.verdict == Verdict::Skipped)
+    }
+
     /// Requests lost, over all rows.
     pub fn requests_lost(&self) -> u32 {
         let lost = |row: &Row| row.in_flight.lost() + row.idle.lost() + row.arrivals.lost() + row.pool.lost();

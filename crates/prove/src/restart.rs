@@ -39,30 +39,34 @@ pub(crate) async fn restart(
     }
 }
 
+/// Reads every acknowledged write back. When one gets no answer at all, the rest are not tried: a
+/// server that hangs would hold the row for hours.
 async fn read_back(spec: &LedgerSpec, address: SocketAddr, acked: &[String], ledger: &mut Ledger) {
-    let mut client: Option<Client> = None;
-    for id in acked {
+    let mut client = None;
+    for (at, id) in acked.iter().enumerate() {
         let ask = Ask::get(spec.read.replace("{id}", id));
-        let mut answer = None;
-        // A connection that the server has closed meanwhile says nothing about the write.
-        for _ in 0..2 {
-            let mut open = match client.take() {
-                Some(client) => client,
-                None => match Client::connect(address, hang_limit()).await {
-                    Ok(client) => client,
-                    Err(_) => continue,
-                },
-            };
-            if let Ok(found) = open.ask(&ask, hang_limit(), || {}).await {
-                client = found.keep_alive.then_some(open);
-                answer = Some(found.status);
-                break;
-            }
-        }
-        match answer {
+        match read_one(&mut client, &ask, address).await {
             Some(status) if (200..300).contains(&status) => ledger.recovered += 1,
             Some(_) => ledger.lost += 1,
-            None => ledger.indeterminate += 1,
+            None => {
+                ledger.indeterminate += u32::try_from(acked.len() - at).unwrap_or(u32::MAX);
+                return;
+            }
         }
     }
+}
+
+async fn read_one(client: &mut Option<Client>, ask: &Ask, address: SocketAddr) -> Option<u16> {
+    // A kept connection that the server has closed meanwhile says nothing about the write.
+    for kept in [client.take(), None] {
+        let mut open = match kept {
+            Some(kept) => kept,
+            None => Client::connect(address, hang_limit()).await.ok()?,
+        };
+        if let Ok(found) = open.ask(ask, hang_limit(), || {}).await {
+            *client = found.keep_alive.then_some(open);
+            return Some(found.status);
+        }
+    }
+    None
 }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::client::{Ask, Client};
-use crate::ending::{end_survivor, prestop, pull, watch_it_end};
+use crate::ending::{Began, end_survivor, prestop, pull, watch_it_end};
 use crate::in_flight::bring_in_flight;
 use crate::leaks::leaks;
-use crate::load::{Generator, LoadSpec, Plan, Seen, id_of, numbered};
+use crate::load::{CONNECT_LIMIT, Generator, LoadSpec, Plan, Seen, id_of, numbered};
 use crate::os;
 use crate::outcome::Counts;
 use crate::restart::restart;
@@ -165,17 +165,21 @@ pub(crate) async fn run(
     }
 
     stage("ending it");
-    let began = Instant::now();
-    let began_ns = os::monotonic_ns();
-    generator.ending(began);
-    seen.prestop_ms = prestop(&conditions.prestop).await;
-    let pulled = Instant::now();
-    let hook = pull(target, trigger, &process, address);
-    watch_it_end(target, trigger, conditions, &mut process, address, began, &mut seen).await;
-    hook.abort();
+    process.note_family();
+    let began = Began { at: Instant::now(), ns: os::monotonic_ns() };
+    generator.ending(began.at);
+    match prestop(conditions, &place.mark).await {
+        Ok(ms) => seen.prestop_ms = ms,
+        Err(why) => drop(seen.spoilt.get_or_insert(why)),
+    }
+    note_ended_early(&generator, &mut seen);
+    let mut pulled = pull(target, trigger, &process, address);
+    watch_it_end(target, trigger, conditions, &mut process, address, began, &mut pulled, &mut seen).await;
+    let pulled = pulled.at;
+    let (began, began_ns) = (began.at, began.ns);
 
     stage("waiting for the last answers");
-    let outstanding = hang_limit() + Duration::from_secs(1);
+    let outstanding = CONNECT_LIMIT + hang_limit() + Duration::from_secs(1);
     let left = conditions.lag.saturating_sub(began.elapsed());
     let load = generator.finish(left + outstanding).await;
     if seen.survived {
@@ -195,6 +199,19 @@ pub(crate) async fn run(
     stage("starting it again");
     restart(target, place, address, &acked, &mut seen).await;
     Ok(seen)
+}
+
+/// A preStop hook may outlast the requests that were held for the signal.
+fn note_ended_early(generator: &Generator, seen: &mut Observation) {
+    let load = generator.seen();
+    let ended = load.held.iter().filter(|held| held.ended).count();
+    if seen.prestop_ms > 0 && ended > 0 {
+        let why = format!(
+            "not exercised: {ended} of {} held requests had ended before the signal, during the preStop hook",
+            load.held.len()
+        );
+        seen.not_exercised.push(("in_flight", why));
+    }
 }
 
 /// When a request without an answer counts as hung.
@@ -238,12 +255,17 @@ fn cleanups(process: &Running, began_ns: u64, events: &mut Vec<(i64, String)>) -
     }
     let registered = ring.registered();
     let run = ring.totals.run();
+    let mut owed: Vec<String> = ring.pending.iter().rev().map(|pending| pending.what.clone()).collect();
+    if ring.totals.unnamed > 0 {
+        owed.push(format!("{} more, for which the table had no room: nobody knows", ring.totals.unnamed));
+    }
+    let registered = registered + ring.totals.unnamed;
     Some(Cleanups {
         registered,
         run,
         pending: registered.saturating_sub(run),
         failed: ring.totals.failed + ring.totals.panicked,
-        owed: ring.pending.iter().rev().map(|pending| pending.what.clone()).collect(),
+        owed,
     })
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Running {
     place: Place,
     start: u32,
     status: Option<ExitStatus>,
+    /// Its descendants before the trigger: some may carry no mark.
+    family: Vec<procfs::Process>,
 }
 
 /// Why a target did not come up.
@@ -142,7 +144,14 @@ impl Running {
             io::ErrorKind::NotFound => StartError::NotFound { program: program.to_owned() },
             _ => StartError::Spawn { program: program.to_owned(), source },
         })?;
-        Ok(Running { pid: child.id(), started: Instant::now(), place: place.clone(), start, status: None })
+        Ok(Running {
+            pid: child.id(),
+            started: Instant::now(),
+            place: place.clone(),
+            start,
+            status: None,
+            family: Vec::new(),
+        })
     }
 
     /// Waits until the target answers, and says where.
@@ -187,9 +196,19 @@ impl Running {
         self.status
     }
 
+    /// Remembers what it has started so far: a child with an environment of its own is known only
+    /// by its parent, and only while that lives.
+    pub(crate) fn note_family(&mut self) {
+        self.family = procfs::descendants(self.pid);
+    }
+
     /// Everything alive that this row has started.
     pub(crate) fn alive(&self) -> Vec<u32> {
-        procfs::marked(RUN_ENV, &self.place.mark)
+        let mut alive = procfs::marked(RUN_ENV, &self.place.mark);
+        alive.extend(self.family.iter().filter(|process| process.lives()).map(|process| process.pid));
+        alive.sort_unstable();
+        alive.dedup();
+        alive
     }
 
     /// Whether the listener on this port belongs to this process or what it started.
@@ -225,6 +244,10 @@ impl Running {
     pub(crate) fn end_all(&mut self) {
         if self.poll_exit().is_none() {
             os::kill(self.pid, libc::SIGKILL);
+        }
+        for process in self.family.iter().filter(|process| process.lives()) {
+            os::kill(process.pid, libc::SIGKILL);
+            os::reap(process.pid);
         }
         end_marked(&self.place.mark);
         let until = Instant::now() + Duration::from_secs(2);

@@ -169,9 +169,9 @@ impl Cells {
             idle: counts("idle", &row.idle),
             arrivals: counts("arrivals", &row.arrivals),
             pool: counts("pool", &row.pool),
-            writes: row.ledger.as_ref().map_or_else(
+            writes: row.ledger.as_ref().filter(|_| row.restart_ms.is_some()).map_or_else(
                 || NOT_EXERCISED.to_owned(),
-                |ledger| format!("{}/{}", ledger.acked - ledger.lost, ledger.acked),
+                |ledger| format!("{}/{}", ledger.recovered, ledger.acked),
             ),
             cleanups: row.cleanups.as_ref().map_or_else(
                 || NOT_EXERCISED.to_owned(),
@@ -259,6 +259,7 @@ mod tests {
             pool: many(Outcome::Reset, 200_000),
             exit: Some(Exit { code: None, signal: Some(libc::SIGKILL), ms: 123_456 }),
             ledger: Some(Ledger { acked: 100, recovered: 99, lost: 1, indeterminate: 0 }),
+            restart_ms: Some(20),
             leaks: vec![Leak { kind: "file", what: "x".repeat(300) }],
             not_exercised: vec![("cleanups", "not recorded".into())],
             ..Observation::default()
@@ -287,7 +288,7 @@ mod tests {
             assert!(line.chars().count() <= 102, "{} columns: {line}", line.chars().count());
         }
         let kill = text.lines().find(|line| line.starts_with("KILL")).unwrap();
-        for cell in ["known", "SIGKILL 123.5s", "0/30", "16/16", "99/100", "n/e", "failed"] {
+        for cell in ["known", "SIGKILL 123.5s", "0/30", "16/16", "99/100", "n/e", "20 ms"] {
             assert!(kill.contains(cell), "{cell} in {kill}");
         }
         assert!(text.contains("lost in flight: 30 truncated (why)"));

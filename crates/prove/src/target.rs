@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::client::Ask;
-use crate::expect::Expect;
+use crate::expect::{Changes, Expect};
 use crate::trigger::{Trigger, UnknownTrigger};
 
 /// A program to end, and how to talk to it.
@@ -188,7 +188,7 @@ struct File {
     #[serde(default)]
     hooks: BTreeMap<String, String>,
     #[serde(default)]
-    expect: BTreeMap<String, Expect>,
+    expect: BTreeMap<String, Changes>,
     #[serde(default)]
     known: BTreeMap<String, String>,
 }
@@ -225,8 +225,9 @@ impl File {
         for (trigger, request) in self.hooks {
             target.hooks.insert(trigger.parse()?, parse_ask(&format!("hooks.{trigger}"), &request)?);
         }
-        for (trigger, expect) in self.expect {
-            target.expect.insert(trigger.parse()?, expect);
+        for (trigger, changes) in self.expect {
+            let trigger: Trigger = trigger.parse()?;
+            target.expect.insert(trigger, changes.over(Expect::of(trigger)));
         }
         for (trigger, why) in self.known {
             target.known.insert(trigger.parse()?, why);
@@ -271,6 +272,8 @@ mod tests {
             exit = "POST /admin/exit"
             [expect.INT]
             in-flight = "any"
+            [expect.INT-twice]
+            leaks = "any"
             [known]
             KILL = "nothing survives it"
             "#,
@@ -280,7 +283,8 @@ mod tests {
         assert!(target.mentions_port());
         assert_eq!(target.hooks[&Trigger::Exit].path, "/admin/exit");
         assert!(!target.expect(Trigger::Int).in_flight.judged());
-        assert!(target.expect(Trigger::Int).leaks.judged(), "what a file leaves out is judged");
+        assert!(target.expect(Trigger::Int).leaks.judged(), "what a file leaves out stays as it was");
+        assert!(!target.expect(Trigger::IntTwice).arrivals.judged());
         assert!(target.known.contains_key(&Trigger::Kill));
     }
 

@@ -76,3 +76,59 @@ fn a_server_that_ignores_term_is_killed_at_the_end_of_the_grace_and_named() {
     assert_eq!(row["exit"]["signal"], 9);
     assert_eq!(proved.code(), Some(1));
 }
+
+#[test]
+fn a_request_that_does_not_end_the_server_is_no_verdict_on_it() {
+    let _turn = turn();
+    let scratch = Scratch::new("typo");
+    let server = slow_server(&scratch);
+    let arguments =
+        ["-t", "exit", "--hook", "exit=GET /fine", "--", "python3", "-m", "http.server", "{port}"];
+    let proved = scratch.prove(&arguments);
+    let row = proved.row("python3", "exit");
+    assert_eq!(row["verdict"], "inconclusive", "{row:#}");
+    assert_eq!(row["reason"], "the request for exit was answered 404: nothing was ended");
+    assert_eq!(proved.code(), Some(5));
+
+    let arguments =
+        ["-t", "panic-handler", "--hook", "panic-handler=GET /", "--", "python3", &server, "{port}", "obey"];
+    let proved = scratch.prove(&arguments);
+    let reason = &proved.row("python3", "panic-handler")["reason"];
+    assert_eq!(reason, "the request for panic-handler was answered 200: nothing panicked");
+}
+
+#[test]
+fn a_child_without_the_mark_is_a_leak_and_is_ended() {
+    let _turn = turn();
+    let scratch = Scratch::new("scrubbed");
+    let server = r"
+import http.server, subprocess, sys
+subprocess.Popen(['sleep', '61'], env={}, start_new_session=True)
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+";
+    let proved = scratch.prove(&["-t", "KILL", "--", "python3", "-c", server, "{port}"]);
+    let row = proved.row("python3", "KILL");
+    let what = row["leaks"][0]["what"].as_str().unwrap();
+    assert!(what.ends_with("sleep 61"), "{row:#}");
+    let pid = what.split_whitespace().nth(1).unwrap();
+    assert!(!std::path::Path::new("/proc").join(pid).join("exe").exists(), "{pid} was ended");
+}
+
+#[test]
+fn a_prestop_hook_that_outlasts_the_lag_saves_a_server_that_closes_at_once() {
+    let _turn = turn();
+    let scratch = Scratch::new("prestop");
+    let server = slow_server(&scratch);
+    let arguments =
+        ["-t", "TERM", "--prestop", "2.5s", "--slow", "/slow", "--", "python3", &server, "{port}", "obey"];
+    let proved = scratch.prove(&arguments);
+    let row = proved.row("python3", "TERM");
+    assert_eq!(row["verdict"], "pass", "{row:#}");
+    assert!((2500..3000).contains(&row["prestop_ms"].as_u64().unwrap()));
+    let held = row["not_exercised"]["in_flight"].as_str().unwrap();
+    assert!(held.starts_with("not exercised: 30 of 30 held requests had ended before the signal"), "{held}");
+
+    let failing = ["-t", "TERM", "--prestop", "exit 3", "--", "python3", "-m", "http.server", "{port}"];
+    let proved = scratch.prove(&failing);
+    assert_eq!(proved.row("python3", "TERM")["reason"], "the preStop hook failed (exit 3)");
+}

@@ -10,7 +10,8 @@ use super::{Held, Plan, Seen, Stage, lock};
 use crate::client::{Answer, Ask, Client};
 use crate::outcome::Outcome;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long a client waits for its connection.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long a dripped body takes, in pieces of this pace.
 const DRIP_PIECES: usize = 20;
 const DRIP_PACE: Duration = Duration::from_millis(100);
@@ -88,12 +89,13 @@ impl Ctx {
             return;
         }
         match self.stage() {
-            Stage::Ending(at) if intended >= at => {
+            // One that was on its way when the trigger was pulled counts if it was cut by it.
+            Stage::Ending(at) if intended >= at || outcome.is_loss() => {
                 match cohort {
                     Cohort::Fresh => seen.arrivals.add(outcome),
                     Cohort::Pool => seen.pool.add(outcome),
                 }
-                seen.timeline.push((millis(intended.duration_since(at)), outcome));
+                seen.timeline.push((millis(intended.saturating_duration_since(at)), outcome));
             }
             _ => {
                 seen.baseline += 1;
@@ -125,6 +127,9 @@ async fn fresh(ctx: Ctx) {
     let mut at = Instant::now();
     while ctx.routed() {
         ctx.due(at).await;
+        if !ctx.routed() {
+            break;
+        }
         let (theirs, intended) = (ctx.clone(), at);
         requests.spawn(async move {
             let result = one(&theirs, &theirs.plan.fast).await;
@@ -176,7 +181,6 @@ async fn pool_request(ctx: &Ctx, connection: Option<Client>) -> (Option<Client>,
 /// A connection that was used once and then rests. One cohort asks again shortly after the
 /// trigger, one in the middle of the lag, one never.
 async fn idle_client(ctx: Ctx, number: usize) {
-    // Never compete with the requests that are being brought in flight.
     let Ok(mut client) = Client::connect(ctx.plan.address, CONNECT_LIMIT).await else { return };
     match client.ask(&ctx.plan.fast, ctx.plan.hang, || {}).await {
         Ok(answer) if answer.keep_alive => {}
@@ -214,6 +218,9 @@ async fn writer(ctx: Ctx) {
     let mut number = 0_u64;
     while ctx.routed() {
         ctx.due(at).await;
+        if !ctx.routed() {
+            break;
+        }
         number += 1;
         let (theirs, ask) = (ctx.clone(), numbered(&write, number));
         writes.spawn(async move {

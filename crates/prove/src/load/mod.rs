@@ -6,7 +6,7 @@
 
 mod clients;
 
-pub(crate) use clients::{id_of, numbered};
+pub(crate) use clients::{CONNECT_LIMIT, id_of, numbered};
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,7 +71,7 @@ pub(crate) struct Seen {
     pub(crate) acked: Vec<String>,
     /// Writes of which nobody knows.
     pub(crate) indeterminate: u32,
-    /// Every late request and its delay, in microseconds.
+    /// How late each request was sent, in microseconds.
     pub(crate) lateness_us: Vec<u64>,
     pub(crate) unsent: u32,
     /// Outcomes after the trigger, for the timeline: milliseconds since then.
@@ -151,7 +151,12 @@ impl Generator {
         let _ = tokio::time::timeout(limit, self.finished.wait_for(|done| *done)).await;
         self.stage.send_replace(Stage::Over);
         let _ = self.finished.wait_for(|done| *done).await;
-        std::mem::take(&mut *self.seen())
+        let mut seen = std::mem::take(&mut *self.seen());
+        // Given up: the client still waits for it.
+        for _ in seen.held.iter().filter(|held| !held.ended) {
+            seen.in_flight.add(Outcome::Hang);
+        }
+        seen
     }
 }
 
