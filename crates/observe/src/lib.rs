@@ -17,7 +17,7 @@ mod snapshot;
 mod writer;
 
 pub use snapshot::{Event, EventKind, Pending, Snapshot, Totals};
-pub use writer::record_to_env;
+pub use writer::{monotonic_ns, record_to_env};
 
 /// The environment variable that names the file to record to. Unset: nothing is recorded.
 pub const RING_ENV: &str = "EPILOGUE_RING";

@@ -161,7 +161,8 @@ impl std::fmt::Write for Text {
     }
 }
 
-fn monotonic_ns() -> u64 {
+/// The clock of events: `CLOCK_MONOTONIC`, in nanoseconds, the same in every process of a machine.
+pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };

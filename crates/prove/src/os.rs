@@ -117,11 +117,3 @@ pub(crate) fn user() -> u32 {
     // SAFETY: no preconditions.
     unsafe { libc::geteuid() }
 }
-
-/// The clock that event rings use.
-pub(crate) fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec to write to.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
-}

@@ -10,7 +10,6 @@ use crate::ending::{Began, end_survivor, prestop, pull, watch_it_end};
 use crate::in_flight::bring_in_flight;
 use crate::leaks::leaks;
 use crate::load::{CONNECT_LIMIT, Generator, LoadSpec, Plan, Seen, id_of, numbered};
-use crate::os;
 use crate::outcome::Counts;
 use crate::restart::restart;
 use crate::running::{self, Place, Running, StartError};
@@ -166,7 +165,7 @@ pub(crate) async fn run(
 
     stage("ending it");
     process.note_family();
-    let began = Began { at: Instant::now(), ns: os::monotonic_ns() };
+    let began = Began { at: Instant::now(), ns: epilogue_observe::monotonic_ns() };
     generator.ending(began.at);
     match prestop(conditions, &place.mark).await {
         Ok(ms) => seen.prestop_ms = ms,
