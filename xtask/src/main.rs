@@ -25,12 +25,17 @@ enum Chore {
     Test,
     /// Fifty TERM rows in a loop: the same verdict and the same losses fifty times
     Steady,
+    /// The crates with `unsafe` of their own, under AddressSanitizer and ThreadSanitizer
+    ///
+    /// Needs a nightly toolchain.
+    Sanitize,
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse().chore {
         Chore::Test => packages::ensure().and_then(|()| steps::test()),
         Chore::Steady => steps::steady(),
+        Chore::Sanitize => steps::sanitize(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

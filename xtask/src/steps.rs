@@ -38,6 +38,30 @@ pub(crate) fn steady() -> Result<(), String> {
     step("fifty TERM rows", prove)
 }
 
+/// The tests of the crates with `unsafe` of their own, under both sanitizers.
+pub(crate) fn sanitize() -> Result<(), String> {
+    let suppressions = concat!("suppressions=", env!("CARGO_MANIFEST_DIR"), "/tsan.supp");
+    let sanitizers = [
+        // The ring is mapped for the life of its process, on purpose.
+        ("address", "-Zsanitizer=address", "ASAN_OPTIONS", "detect_leaks=0"),
+        // std is not instrumented: mixing it in must be allowed in so many words.
+        ("thread", "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer", "TSAN_OPTIONS", suppressions),
+    ];
+    for (name, flags, variable, value) in sanitizers {
+        let mut tests = Command::new("cargo");
+        tests
+            .args(["+nightly", "test", "--target", "x86_64-unknown-linux-gnu", "--tests"])
+            .args(["--target-dir", &format!("target/sanitize-{name}")])
+            .args(["-p", "epilogue-scope", "-p", "epilogue-observe"])
+            .env("RUSTFLAGS", flags)
+            .env(variable, value)
+            .env_remove("CARGO")
+            .env_remove("RUSTUP_TOOLCHAIN");
+        step(&format!("{name} sanitizer"), tests)?;
+    }
+    Ok(())
+}
+
 fn cargo(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
