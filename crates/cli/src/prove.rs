@@ -1,6 +1,6 @@
 //! `epilogue prove`.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -158,11 +158,15 @@ async fn run(app: &App, args: &Args, proof: &Proof) -> Result<(), Error> {
     shown.finish();
     match proved {
         None => {
-            eprintln!("epilogue: interrupted; everything that was started has been ended");
+            say(
+                &mut std::io::stderr(),
+                "epilogue: interrupted; everything that was started has been ended\n",
+            );
             app.exit(130);
         }
         Some(Err(error)) => {
-            eprintln!("epilogue: error: {error}\nEverything that was started has been ended.");
+            let told = format!("epilogue: error: {error}\nEverything that was started has been ended.\n");
+            say(&mut std::io::stderr(), &told);
             app.exit(if error.is_usage() { 2 } else { 1 });
         }
         Some(Ok(report)) => {
@@ -186,10 +190,10 @@ fn show(args: &Args, report: &Report) -> Result<(), Error> {
     }
     text.push_str(&summary(report, paint));
     if json_to_stdout {
-        eprint!("{text}");
-        print!("{}", report.to_json()?);
+        say(&mut std::io::stderr(), &text);
+        say(&mut std::io::stdout(), &report.to_json()?);
     } else {
-        print!("{text}");
+        say(&mut std::io::stdout(), &text);
     }
 
     let default_dir = report_dir()?;
@@ -202,13 +206,18 @@ fn show(args: &Args, report: &Report) -> Result<(), Error> {
     };
     report.write_html(&html).map_err(named(&html))?;
     report.write_json(&json).map_err(named(&json))?;
-    let lies = format!("full report: {}\n             {}", html.display(), json.display());
+    let lies = format!("full report: {}\n             {}\n", html.display(), json.display());
     if json_to_stdout {
-        eprintln!("{lies}")
+        say(&mut std::io::stderr(), &lies);
     } else {
-        println!("{lies}")
+        say(&mut std::io::stdout(), &lies);
     }
     Ok(())
+}
+
+/// Writes all of it. A reader that has gone (`| head`) has seen what it wanted.
+fn say(out: &mut impl Write, text: &str) {
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn code(args: &Args, report: &Report) -> u8 {

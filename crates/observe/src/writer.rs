@@ -1,9 +1,10 @@
 //! The writing side: a [`Recorder`] over a mapped file.
 
 use std::env;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
+use std::os::fd::AsRawFd;
 use std::panic::Location;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +23,8 @@ use crate::{EventKind, RING_ENV, RingError};
 ///
 /// # Errors
 ///
-/// [`RingError::Io`] when the file cannot be created or mapped; the program runs on unrecorded.
+/// [`RingError::Io`] when the file cannot be created, given its 640 KiB, or mapped; the program runs
+/// on unrecorded.
 pub fn record_to_env() -> Result<bool, RingError> {
     let Some(path) = env::var_os(RING_ENV) else { return Ok(false) };
     let path = Path::new(&path);
@@ -42,7 +44,10 @@ struct Ring {
 impl Ring {
     fn create(path: &Path) -> std::io::Result<Ring> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        file.set_len(layout::BYTES as u64)?;
+        if let Err(error) = allocate(&file) {
+            let _ = std::fs::remove_file(path);
+            return Err(error);
+        }
         // SAFETY: the file was created by this call with `create_new`. Another process may read it
         // while it is mapped; it is accessed through atomics only, on both sides of this mapping.
         let map = unsafe { MmapMut::map_mut(&file)? };
@@ -111,6 +116,17 @@ impl Recorder for Ring {
         self.event(kind, &text);
         self.words[total].fetch_add(1, Ordering::Relaxed);
         self.words[slot].store(state::FREE, Ordering::Release);
+    }
+}
+
+/// Gives the file all its blocks now. A store into a hole of a mapped file kills the process with
+/// SIGBUS when the disk is full; recording must never do that to the program.
+fn allocate(file: &File) -> std::io::Result<()> {
+    let length = libc::off_t::try_from(layout::BYTES).map_err(std::io::Error::other)?;
+    // SAFETY: no memory is passed; the descriptor is open for writing.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+        0 => Ok(()),
+        error => Err(std::io::Error::from_raw_os_error(error)),
     }
 }
 

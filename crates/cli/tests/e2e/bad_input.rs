@@ -92,3 +92,33 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_
     assert!(reason.contains("out of ink"), "{reason}");
     assert_eq!(proved.code(), Some(1));
 }
+
+#[test]
+fn a_full_disk_fails_the_program_that_writes_and_kills_nobody() {
+    let _turn = turn();
+    let scratch = Scratch::new("full");
+    let script = "mount -t tmpfs -o size=200k tmpfs \"$TMPDIR\" && exec \"$@\"";
+    let inside = ["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"];
+    let mut command = std::process::Command::new("unshare");
+    command.args(inside).arg(env!("CARGO_BIN_EXE_epilogue"));
+    command.args(["prove", "--quiet", "--style", "epilogue", "-t", "TERM"]);
+    let output = command.env("TMPDIR", scratch.path()).env("RUST_BACKTRACE", "0").output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if stderr.starts_with("unshare:") || stderr.contains("mount:") {
+        eprintln!("skipped: this machine allows no user namespace");
+        return;
+    }
+    assert!(stdout.contains("FAIL   exit 0"), "it stopped in order all the same: {stdout}{stderr}");
+    assert!(stdout.contains("No space left on device"), "{stdout}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let _turn = turn();
+    let scratch = Scratch::new("head");
+    let mut command = scratch.epilogue(&["prove", "--quiet", "--style", "epilogue", "-t", "KILL"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
