@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) code: AtomicU8,
     /// Set by whoever drives the stop: `run`, or the exit hook where `run` cannot.
     pub(crate) driven: AtomicBool,
+    /// It was said that the stop has begun.
+    pub(crate) announced: AtomicBool,
     /// The stop is over: what `main` still does is its own affair.
     pub(crate) over: AtomicBool,
     /// What is being stopped at this moment, for the last words of a process that is cut.
@@ -51,6 +53,7 @@ impl App {
                 stack: Stack::default(),
                 code: AtomicU8::new(0),
                 driven: AtomicBool::new(false),
+                announced: AtomicBool::new(false),
                 over: AtomicBool::new(false),
                 current: Mutex::default(),
             }),

@@ -85,6 +85,18 @@ pub enum Action {
     SkipIdleWaits,
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::Note => "changed nothing",
+            Action::Raise(Level::Hurry) => "hurries",
+            Action::Raise(Level::Die) => "kills",
+            Action::Raise(_) => "begins the stop",
+            Action::SkipIdleWaits => "skips waits that serve nobody",
+        })
+    }
+}
+
 /// The level, and what it takes to raise it.
 #[derive(Debug)]
 pub struct Escalation {

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::Handle;
 
 use crate::app::Inner;
-use crate::os;
 use crate::state::{ThreadMark, Trigger};
 use crate::stop;
 
@@ -51,7 +50,7 @@ impl ExitHook {
         }
         let shared = Arc::new(Shared {
             inner: Arc::clone(inner),
-            runtime: Handle::try_current().ok().filter(has_spare_worker),
+            runtime: stop::spare_runtime(),
             exiting: AtomicBool::new(false),
             done: Mutex::new(false),
             changed: Condvar::new(),
@@ -100,10 +99,6 @@ impl Shared {
 
 static ARMED: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
 
-fn has_spare_worker(handle: &Handle) -> bool {
-    handle.runtime_flavor() == RuntimeFlavor::MultiThread && handle.metrics().num_workers() > 1
-}
-
 extern "C" fn at_exit() {
     let armed = ARMED.try_lock().ok().and_then(|armed| armed.clone());
     let Some(shared) = armed else { return };
@@ -132,17 +127,7 @@ fn drive(shared: &Arc<Shared>, exiting: ThreadMark) {
         // The stop is under way: whoever drives it lets the exiting thread go.
         return;
     }
-    inner.stack.announce();
-    let steps = match &shared.runtime {
-        Some(runtime) => runtime.block_on(stop::pay(inner)),
-        None => {
-            inner.control.hurry();
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(stop::pay(inner)),
-                Err(error) => return os::say(&format!("epilogue: nothing was stopped: {error}")),
-            }
-        }
-    };
+    let steps = stop::pay_elsewhere(inner, shared.runtime.as_ref());
     crate::run::conclude(inner, Trigger::ProcessExit, false, steps);
     shared.finish();
 }

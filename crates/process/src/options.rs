@@ -26,6 +26,7 @@ pub struct Options {
     pub(crate) quiet: bool,
     pub(crate) report_file: Option<PathBuf>,
     pub(crate) body_limit: Duration,
+    pub(crate) environment: bool,
 }
 
 impl Default for Options {
@@ -37,6 +38,7 @@ impl Default for Options {
             quiet: false,
             report_file: std::env::var_os("EPILOGUE_REPORT").map(PathBuf::from),
             body_limit: Duration::from_secs(5),
+            environment: true,
         }
     }
 }
@@ -46,6 +48,15 @@ impl Options {
     /// caller gets code and report, and stops the run by [`App::stop`](crate::App::stop).
     pub fn embedded() -> Options {
         Options { owns_process: false, quiet: true, report_file: None, ..Options::default() }
+    }
+
+    /// Takes nothing from the environment: neither `EPILOGUE_GRACE`, `EPILOGUE_REPORT` and
+    /// `EPILOGUE_RING`, nor what platform this is. For a program that runs others, for which those
+    /// variables are meant.
+    pub fn without_environment(mut self) -> Options {
+        self.environment = false;
+        self.report_file = None;
+        self
     }
 
     /// How long the platform waits between the first stop signal and SIGKILL.
@@ -60,7 +71,7 @@ impl Options {
         self
     }
 
-    /// Prints no exit report. Errors and what was abandoned are printed all the same.
+    /// Prints neither that the stop begins nor the exit report. Errors and what was abandoned are printed all the same.
     pub fn quiet(mut self, quiet: bool) -> Options {
         self.quiet = quiet;
         self

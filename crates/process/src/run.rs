@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use epilogue_scope::Caught;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::app::{App, Inner};
 use crate::budget::Grace;
@@ -90,7 +92,7 @@ pub async fn run_with<F>(options: Options, body: F) -> (ExitCode, ExitReport)
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
-    let grace = options.grace.clone().unwrap_or_else(discover_grace);
+    let grace = options.grace.clone().unwrap_or_else(|| discover_grace(options.environment));
     let app = App::new(options, grace);
     let process = app.inner.options.owns_process.then(|| OwnedProcess::take(&app.inner));
 
@@ -100,7 +102,7 @@ where
         // The exit hook drives the stop, and the process ends when it is done.
         std::future::pending::<()>().await;
     }
-    app.inner.stack.announce();
+    stop::announce(&app.inner);
     let steps = stop::pay(&app.inner).await;
     let report = conclude(&app.inner, trigger, body_dropped, steps);
     if let Some(process) = process {
@@ -152,7 +154,7 @@ where
         () = app.stopping() => {}
     }
     // Everyone is told at once, also while the body is still starting something.
-    app.inner.stack.announce();
+    stop::announce(&app.inner);
     tokio::select! {
         end = &mut body => return BodyEnd::Ended(end),
         () = body_limit(&app.inner) => {}
@@ -228,8 +230,8 @@ fn tell(options: &Options, report: &ExitReport) {
     }
 }
 
-fn discover_grace() -> Grace {
-    let env = |name: &str| std::env::var(name).ok();
+fn discover_grace(environment: bool) -> Grace {
+    let env = |name: &str| std::env::var(name).ok().filter(|value| environment && !value.is_empty());
     let is_pid_1 = std::process::id() == 1;
     Grace::discover(env, is_pid_1).unwrap_or_else(|invalid| {
         let fallback = Grace::stated(Duration::from_secs(30));
@@ -250,7 +252,9 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 
 impl OwnedProcess {
     fn take(inner: &Arc<Inner>) -> OwnedProcess {
-        if let Err(error) = epilogue_observe::record_to_env() {
+        if inner.options.environment
+            && let Err(error) = epilogue_observe::record_to_env()
+        {
             os::say(&format!("epilogue: not recorded: {error}"));
         }
         let theirs = Arc::clone(inner);
@@ -316,6 +320,7 @@ fn last_words(inner: &Inner) -> String {
 fn leave_in_time(inner: &Arc<Inner>, run: u64) {
     let mut state = inner.control.watch();
     let inner = Arc::clone(inner);
+    let runtime_of_run = stop::spare_runtime();
     let watch = move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
         runtime.block_on(async {
@@ -323,7 +328,9 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
                 return;
             }
             let budget = inner.grace.budget();
-            tokio::time::sleep(budget + Duration::from_millis(250)).await;
+            let began = Instant::now();
+            drive_if_nobody_does(&inner, runtime_of_run.as_ref()).await;
+            tokio::time::sleep_until(began + budget + Duration::from_millis(250)).await;
             if RUNS.load(Ordering::Acquire) != run {
                 return;
             }
@@ -341,4 +348,22 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
     if let Err(error) = std::thread::Builder::new().name("epilogue-budget".into()).spawn(watch) {
         os::say(&format!("epilogue: no thread to watch the budget: {error}"));
     }
+}
+
+/// A body that blocks its thread keeps `run` from ever being polled again. Once its time is over the
+/// stop is driven from here, and the process ended: nothing else could.
+async fn drive_if_nobody_does(inner: &Arc<Inner>, runtime: Option<&Handle>) {
+    body_limit(inner).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    if !stop::claim(inner) {
+        return;
+    }
+    let trigger = inner.control.now().begun.map_or(Trigger::Asked, |(trigger, _)| trigger);
+    let (theirs, runtime) = (Arc::clone(inner), runtime.cloned());
+    let stopped = std::thread::spawn(move || stop::pay_elsewhere(&theirs, runtime.as_ref()));
+    while !stopped.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let report = conclude(inner, trigger, true, stopped.join().unwrap_or_default());
+    os::exit_now(report.code);
 }

@@ -260,7 +260,7 @@ impl StopControl {
         use crate::escalation::Action;
         let at = Instant::now().saturating_duration_since(self.born);
         let action = self.escalation.lock().unwrap_or_else(PoisonError::into_inner).signal(signal, at);
-        self.see(format!("{signal} from pid {from_pid}, {action:?}"));
+        self.see(format!("{signal} from pid {from_pid}: {action}"));
         match action {
             Action::Note => {}
             Action::SkipIdleWaits => {

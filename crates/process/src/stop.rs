@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use epilogue_scope::record::Finished;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
@@ -20,6 +21,43 @@ use crate::state::{StopCx, Word};
 /// Claims the stop for the caller. Only the first caller gets it.
 pub(crate) fn claim(inner: &Inner) -> bool {
     !inner.driven.swap(true, Ordering::AcqRel)
+}
+
+/// Tells everyone that the stop has begun, and says so.
+pub(crate) fn announce(inner: &Inner) {
+    inner.stack.announce();
+    if inner.announced.swap(true, Ordering::AcqRel) || inner.options.quiet {
+        return;
+    }
+    let Some((trigger, _)) = inner.control.now().begun else { return };
+    let (budget, from) = (inner.grace.budget(), inner.grace.from);
+    os::say(&format!("epilogue: stopping because {trigger}; at most {budget:.1?} (grace: {from})"));
+}
+
+/// The runtime of whoever calls, if it can go on without the calling thread.
+pub(crate) fn spare_runtime() -> Option<Handle> {
+    let spare = |handle: &Handle| {
+        handle.runtime_flavor() == RuntimeFlavor::MultiThread && handle.metrics().num_workers() > 1
+    };
+    Handle::try_current().ok().filter(spare)
+}
+
+/// Stops everything from a thread outside of the program's runtime: on it, if it can go on, and
+/// otherwise on a runtime made for this, in a hurry: nothing that needs the program's own runtime can
+/// end well there.
+pub(crate) fn pay_elsewhere(inner: &Arc<Inner>, runtime: Option<&Handle>) -> Vec<StepReport> {
+    announce(inner);
+    if let Some(runtime) = runtime {
+        return runtime.block_on(pay(inner));
+    }
+    inner.control.hurry();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(pay(inner)),
+        Err(error) => {
+            os::say(&format!("epilogue: nothing was stopped: {error}"));
+            Vec::new()
+        }
+    }
 }
 
 /// Stops everything on the stack, newest first.

@@ -56,6 +56,7 @@ async fn body(app: &App, name: &str) -> Result<(), Error> {
         "exits" | "exits-current-thread" => {
             tokio::spawn(async { std::process::exit(7) });
         }
+        "blocks-in-body" | "blocks-in-body-current-thread" => block()?,
         "body-exits" => std::process::exit(2),
         "forks" => {
             fork_and_exit();
@@ -171,8 +172,9 @@ fn every_stop_signal_runs_what_is_owed_and_exits_0() {
         program.signal(number);
         let (status, _, said) = program.end();
         assert_eq!(status.code(), Some(0), "{said}");
-        let told = format!("because {name} from pid {}; exit 0", std::process::id());
-        assert!(said.contains(&told), "{said}");
+        let told = format!("because {name} from pid {}", std::process::id());
+        assert!(said.contains(&format!("stopping {told}; at most 28.0s (grace: the default)")), "{said}");
+        assert!(said.contains(&format!("{told}; exit 0")), "{said}");
         assert!(!file.exists());
     }
 }
@@ -274,6 +276,20 @@ fn process_exit_runs_what_is_owed_and_keeps_its_code() {
         assert!(!file.exists(), "{name}: {said}");
         assert!(said.contains("because process::exit was called; exit as called"), "{name}: {said}");
         assert!(took < Duration::from_secs(3), "{name}: {took:?}");
+    }
+}
+
+#[test]
+fn a_body_that_blocks_its_thread_cannot_keep_the_rest_from_running() {
+    for name in ["blocks-in-body", "blocks-in-body-current-thread"] {
+        let program = start_as(name, &[], &[("EPILOGUE_GRACE", "2s")]);
+        let file = program.file.clone();
+        program.signal(libc::SIGTERM);
+        let (status, took, said) = program.end();
+        assert_eq!(status.code(), Some(124), "{name}: {said}");
+        assert!(took < Duration::from_secs(2), "{name}: {took:?}");
+        assert!(said.contains("abandoned: the body was still running at its limit"), "{name}: {said}");
+        assert!(!file.exists(), "{name}: {said}");
     }
 }
 

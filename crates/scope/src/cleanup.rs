@@ -12,7 +12,8 @@ use crate::report;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a cleanup",
     label = "a cleanup is of type `()` or `Result<(), E>`",
-    note = "call it: `defer!(f())`, not `defer!(f)`; drop an unused value with `let _ = …;`"
+    note = "a function must be called: `defer!(f())`, not `defer!(f)`",
+    note = "a value that is not wanted is dropped: `defer!(drop(f()))`"
 )]
 pub trait CleanupResult {
     /// The error, if the cleanup failed.
@@ -43,7 +44,7 @@ pub struct CleanupError {
 
 impl fmt::Display for CleanupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cleanup at {} failed: {}", self.place, self.error)
+        write!(f, "cleanup at {} failed", self.place)
     }
 }
 
@@ -70,17 +71,14 @@ impl fmt::Display for CleanupErrors {
             if at > 0 {
                 f.write_str("; ")?;
             }
-            write!(f, "{error}")?;
+            write!(f, "{error}: {}", error.error)?;
         }
         Ok(())
     }
 }
 
-impl Error for CleanupErrors {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.first().map(|first| first as _)
-    }
-}
+// No source: `Display` tells of every error, and a chain could follow only one.
+impl Error for CleanupErrors {}
 
 /// Where `defer!` leaves its cleanup's value.
 #[inline(always)]
