@@ -42,8 +42,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "TRIGGERS", value_delimiter = ',')]
     trigger: Vec<Trigger>,
     /// How often to run each way out
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    repeat: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
 
     /// A path that answers 2xx when the server is ready, and not when it is stopping
     #[arg(long, value_name = "PATH", help_heading = "Target")]
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// A write that is acknowledged with 2xx and an id, such as 'POST /orders'
     #[arg(long, value_name = "REQUEST", requires = "read", help_heading = "Target")]
     write: Option<String>,
-    /// The body of the write, as JSON; {n} stands for a new number each time
+    /// The body of the write, as JSON; the letter n in braces stands for a new number each time
     #[arg(long, value_name = "BODY", requires = "write", help_heading = "Target")]
     write_body: Option<String>,
     /// Where to read a write back, such as /orders/{id}
@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// exit='POST /admin/exit'
     #[arg(long, value_name = "TRIGGER=REQUEST", help_heading = "Target")]
     hook: Vec<String>,
+    /// How long it may take to become ready [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Target")]
+    ready_within: Option<Duration>,
     /// The port the server listens on, if it cannot be told by {port}
     #[arg(long, value_name = "PORT", help_heading = "Target")]
     port: Option<u16>,
@@ -117,8 +120,12 @@ Examples:
 Exit status: 0 every expectation held (for the built-in comparison: of the epilogue style); 1 some
 did not; 2 bad usage, or the command cannot be started; 5 nothing can be said; 130 interrupted.
 
-Cells show what was answered of what was asked; n/e is not exercised, with the reason below the
-table. A request that its client can safely send again is not lost.";
+The table: flight is requests in flight when it was told to stop; idle is requests on connections
+that had rested; new and pool are requests that came in the lag, each on a new connection, or on ten
+kept ones; writes are acknowledged writes read back after the restart. Cells show what was answered
+of what was asked. A refused request is lost; one whose connection was closed before a byte of it had
+arrived is not. n/e is not exercised, with the reason below the table. Verdicts: pass, FAIL, known (to
+fail, and said so), unsure (nothing can be said), skip.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Preset {
@@ -143,7 +150,8 @@ pub(crate) fn main(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let options = Options::default().quiet(true);
+    // What is in the environment is meant for the program that is ended.
+    let options = Options::default().quiet(true).without_environment();
     runtime.block_on(epilogue::run_with(options, async |app: &App| run(app, &args, &proof).await)).0
 }
 
@@ -253,10 +261,33 @@ impl From<TargetError> for Usage {
     }
 }
 
+/// Better said before a minute of work than after it.
+fn check_outputs(args: &Args) -> Result<(), Usage> {
+    for (option, path) in [("--json", &args.json), ("--html", &args.html)] {
+        let Some(path) = path else { continue };
+        if path.as_os_str() == "-" {
+            if option == "--html" {
+                return Err(Usage::Words("--html - : the page goes to a file".into()));
+            }
+            continue;
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+            return Err(Usage::Words(format!(
+                "{option} {}: {} is no directory",
+                path.display(),
+                parent.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn proof(args: &Args) -> Result<Proof, Usage> {
+    check_outputs(args)?;
     let mut triggers = if args.trigger.is_empty() { Trigger::ALL.to_vec() } else { args.trigger.clone() };
     let once = triggers.clone();
-    for _ in 1..args.repeat.max(1) {
+    for _ in 1..args.repeat {
         triggers.extend(&once);
     }
     Ok(Proof { targets: targets(args)?, triggers, conditions: conditions(args) })
@@ -316,6 +347,12 @@ fn fill_in(args: &Args, target: &mut Target) -> Result<(), Usage> {
     }
     target.watch = args.watch.clone().or(target.watch.take());
     target.port = args.port.or(target.port);
+    target.ready_within = args.ready_within.unwrap_or(target.ready_within);
+    if let Some(watch) = &target.watch
+        && watch.replace("{dir}", "").replace("{port}", "").contains('{')
+    {
+        return Err(Usage::Words(format!("--watch {watch:?}: only {{dir}} and {{port}} are filled in")));
+    }
     for hook in &args.hook {
         let (trigger, request) = hook.split_once('=').ok_or_else(|| {
             Usage::Words(format!("--hook {hook:?} is not TRIGGER=REQUEST; write exit='POST /admin/exit'"))

@@ -41,6 +41,18 @@ pub struct Expect {
 }
 
 impl Expect {
+    /// The kinds of cleanup and request loss that are not judged, as those that are.
+    pub(crate) fn complement(self) -> Expect {
+        let other = |rule: Rule| if rule.judged() { Rule::Any } else { Rule::None };
+        Expect {
+            in_flight: other(self.in_flight),
+            idle: other(self.idle),
+            arrivals: other(self.arrivals),
+            cleanups: other(self.cleanups),
+            ..self
+        }
+    }
+
     /// What anyone would expect of a program ended this way.
     ///
     /// Asked to stop, it loses nothing and ends well. Impatience may cut requests, never
@@ -50,9 +62,13 @@ impl Expect {
         let all = Expect::default();
         match trigger {
             Trigger::PanicHandler => Expect { exit: Rule::Any, ..all },
-            Trigger::IntTwice | Trigger::Abort | Trigger::Kill => {
+            Trigger::IntTwice => {
                 let requests = Expect { in_flight: Rule::Any, idle: Rule::Any, arrivals: Rule::Any, ..all };
                 Expect { exit: Rule::Any, ..requests }
+            }
+            Trigger::Abort | Trigger::Kill => {
+                let requests = Expect { in_flight: Rule::Any, idle: Rule::Any, arrivals: Rule::Any, ..all };
+                Expect { exit: Rule::Any, cleanups: Rule::Any, ..requests }
             }
             _ => all,
         }

@@ -45,8 +45,9 @@ fn lead(report: &Report) -> String {
     format!(
         "Each row ends the program in one way, under load. For {lag} s after termination begins requests \
          keep coming, as from a load balancer that does not know yet; after {grace} s the platform kills. \
-         Cells show what was answered of what was asked; r means that the rest was closed before a byte of the \
-         request had arrived, so that it is safe to send again."
+         Cells show what was answered of what was asked; r means that some of the others were closed before a \
+         byte of the request had arrived, so that they are safe to send again. Green cells lost nothing, red ones \
+         most."
     )
 }
 
@@ -55,7 +56,7 @@ fn matrix(out: &mut String, target: &TargetReport) {
     let tried = target.rows.iter().filter(|row| row.verdict != Verdict::Skipped).count();
     let _ = writeln!(
         out,
-        "<section>\n<h2>{}</h2>\n<p>{clean} of {tried} ways out clean. {} requests lost, {} things left behind.</p>",
+        "<section>\n<h2>{}</h2>\n<p>{clean} of {tried} ways out as expected. {} requests lost, {} things left behind.</p>",
         escape(&target.name),
         target.requests_lost(),
         target.leaks()

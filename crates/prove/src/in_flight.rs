@@ -17,13 +17,17 @@ pub(crate) async fn bring_in_flight(
     generator: &Generator,
     server: SocketAddr,
     seen: &mut Observation,
-) {
+) -> Result<(), String> {
     let began = Instant::now();
     let wanted = held_wanted(target, generator);
     if wanted == 0 {
         seen.not_exercised.push((
             "in_flight",
-            "not exercised: no way to hold a request open (give --slow or --upload)".into(),
+            if generator.in_flight_wanted() == 0 {
+                "not exercised: none was to be held".into()
+            } else {
+                "not exercised: no way to hold a request open (give --slow or --upload)".into()
+            },
         ));
         seen.proof = "none needed".into();
     } else {
@@ -36,6 +40,14 @@ pub(crate) async fn bring_in_flight(
             tokio::time::sleep(POLL).await;
         }
         seen.proof = format!("{answering} answering, {read} read by the server, of {wanted}");
+        if answering + read == 0
+            && let Some(status) = generator.seen().held.iter().find_map(|held| held.status)
+        {
+            return Err(format!(
+                "--slow and --upload: a request that was to be held was answered {status} at once; give a path that \
+                 takes its time"
+            ));
+        }
         if answering + read < wanted {
             let ended = generator.seen().in_flight.losses();
             let ended = if ended.is_empty() { String::new() } else { format!(" ({ended})") };
@@ -59,6 +71,7 @@ pub(crate) async fn bring_in_flight(
             load.baseline_lost.losses()
         ));
     }
+    Ok(())
 }
 
 fn held_wanted(target: &Target, generator: &Generator) -> usize {

@@ -42,11 +42,20 @@ pub(crate) fn judge(trigger: Trigger, expect: Expect, seen: &Observation) -> Jud
     let few = facts.is_empty() && !requests.is_empty() && requests.iter().all(|fault| fault.lost <= 2);
     let mut words: Vec<String> = requests.into_iter().map(|fault| fault.words).collect();
     words.extend(facts);
-    if words.is_empty() {
-        let reason = if seen.survived { "kept serving; then stopped by TERM".into() } else { String::new() };
-        return Judged { verdict: Verdict::Pass, reason, few: false };
+    let verdict = if words.is_empty() { Verdict::Pass } else { Verdict::Fail };
+    if verdict == Verdict::Pass && seen.survived {
+        words.push("kept serving; then stopped by TERM".into());
     }
-    Judged { verdict: Verdict::Fail, reason: words.join("; "), few }
+    words.extend(shown_only(trigger, expect, seen));
+    Judged { verdict, reason: words.join("; "), few }
+}
+
+/// What is lost and not judged, so that nobody takes it for nothing.
+fn shown_only(trigger: Trigger, expect: Expect, seen: &Observation) -> Option<String> {
+    let rest = expect.complement();
+    let mut words: Vec<String> = request_faults(rest, seen).into_iter().map(|fault| fault.words).collect();
+    words.extend(cleanup_faults(rest, seen));
+    (!words.is_empty()).then(|| format!("shown, and not judged of {trigger}: {}", words.join("; ")))
 }
 
 fn spoilt(seen: &Observation) -> Option<String> {
@@ -109,6 +118,15 @@ fn fact_faults(trigger: Trigger, expect: Expect, seen: &Observation) -> Vec<Stri
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         words.push(format!("left behind: {}{more}", leaks.join(", ")));
     }
+    words.extend(cleanup_faults(expect, seen));
+    if let Some(why) = &seen.restart_failed {
+        words.push(format!("does not start again: {why}"));
+    }
+    words
+}
+
+fn cleanup_faults(expect: Expect, seen: &Observation) -> Vec<String> {
+    let mut words = Vec::new();
     if let Some(cleanups) = &seen.cleanups
         && expect.cleanups.judged()
     {
@@ -118,9 +136,6 @@ fn fact_faults(trigger: Trigger, expect: Expect, seen: &Observation) -> Vec<Stri
         if cleanups.failed > 0 {
             words.push(format!("{} cleanups failed", cleanups.failed));
         }
-    }
-    if let Some(why) = &seen.restart_failed {
-        words.push(format!("does not start again: {why}"));
     }
     words
 }
@@ -211,9 +226,13 @@ mod tests {
         let mut seen = clean();
         seen.in_flight = counts(&[(Outcome::Reset, 30)]);
         seen.exit = Some(Exit { code: None, signal: Some(libc::SIGKILL), ms: 1 });
-        assert_eq!(verdict(Trigger::Kill, &seen).0, Verdict::Pass);
+        assert_eq!(
+            verdict(Trigger::Kill, &seen),
+            (Verdict::Pass, "shown, and not judged of KILL: lost in flight: 30 reset".into())
+        );
         seen.leaks.push(Leak { kind: "file", what: "lock (5 bytes)".into() });
-        assert_eq!(verdict(Trigger::Kill, &seen).1, "left behind: file lock (5 bytes)");
+        let (failed, reason) = verdict(Trigger::Kill, &seen);
+        assert!(failed == Verdict::Fail && reason.starts_with("left behind: file lock (5 bytes); shown"));
     }
 
     #[test]
@@ -243,8 +262,8 @@ mod tests {
         seen.cleanups = Some(Cleanups { registered: 7, run: 5, pending: 2, ..Cleanups::default() });
         seen.restart_failed = Some("port taken".into());
         assert_eq!(
-            verdict(Trigger::Kill, &seen).1,
-            "1 of 9 acknowledged writes lost; 2 of 7 cleanups never ran; does not start again: port taken"
+            verdict(Trigger::Exit, &seen).1,
+            "ended with exit 0; 1 of 9 acknowledged writes lost; 2 of 7 cleanups never ran; does not start again: port taken"
         );
     }
 

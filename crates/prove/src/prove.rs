@@ -75,7 +75,7 @@ pub enum ProveError {
     #[error("no place for the run's files: {0}")]
     Place(#[source] io::Error),
     /// A target did not come up.
-    #[error("{target}: {source}")]
+    #[error("{source}")]
     Row {
         /// Its name.
         target: String,
@@ -89,6 +89,7 @@ impl ProveError {
     pub fn is_usage(&self) -> bool {
         match self {
             ProveError::Place(_) => true,
+            ProveError::Row { source: RowError::Setup(_), .. } => true,
             ProveError::Row { source: RowError::Start(source), .. } => matches!(
                 source,
                 StartError::NotFound { .. } | StartError::Spawn { .. } | StartError::PortTaken { .. }

@@ -1,6 +1,7 @@
 //! Starts a program again, and reads back what it had acknowledged.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::client::{Ask, Client};
 use crate::row::{Ledger, Observation, hang_limit, millis};
@@ -13,13 +14,14 @@ pub(crate) async fn restart(
     target: &Target,
     place: &Place,
     address: SocketAddr,
+    grace: Duration,
     acked: &[String],
     seen: &mut Observation,
 ) {
     // A mark of its own: what the first start left behind is not part of the new instance.
     let mark = format!("{}.again", place.mark);
     let again = Place { port: Some(address.port()), mark, ..place.clone() };
-    let mut process = match Running::start(target, &again, 2) {
+    let mut process = match Running::start(target, &again, 2, grace) {
         Ok(process) => process,
         Err(error) => return seen.restart_failed = Some(error.to_string()),
     };

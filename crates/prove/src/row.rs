@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::client::{Ask, Client};
+use crate::client::{Answer, Ask, Client};
 use crate::ending::{Began, end_survivor, prestop, pull, watch_it_end};
 use crate::in_flight::bring_in_flight;
 use crate::leaks::leaks;
@@ -121,6 +121,9 @@ pub enum RowError {
         /// The last lines it printed.
         output: String,
     },
+    /// What was said of the target is not true of it.
+    #[error("{0}")]
+    Setup(String),
     /// The load generator could not be started.
     #[error("the load generator could not be started: {0}")]
     Generator(std::io::Error),
@@ -142,19 +145,20 @@ pub(crate) async fn run(
     place: &Place,
     stage: Stage<'_>,
 ) -> Result<Observation, RowError> {
+    let mut watch_was_there = false;
     let watch = target.watch.as_ref().map(|dir| PathBuf::from(place.fill(dir)));
     let before: HashSet<PathBuf> = watch.iter().flat_map(|dir| running::files_below(dir)).collect();
     let mut seen = Observation::default();
 
     stage(FIRST_STAGE);
     // Alive until the row is over: what it left behind is in the way of the restart, as in life.
-    let mut process = Running::start(target, place, 1)?;
+    let mut process = Running::start(target, place, 1, conditions.grace)?;
     let address = process.ready(target).await?;
-    let first_id = first_write(target, address).await;
+    let first_id = check(target, address).await.map_err(RowError::Setup)?;
     let generator = Generator::start(plan(target, conditions, address, first_id.as_deref()))
         .map_err(RowError::Generator)?;
     stage("bringing requests in flight");
-    bring_in_flight(target, &generator, address, &mut seen).await;
+    bring_in_flight(target, &generator, address, &mut seen).await.map_err(RowError::Setup)?;
     if let Some(status) = process.poll_exit() {
         return Err(RowError::DiedEarly {
             program: target.command.first().cloned().unwrap_or_default(),
@@ -165,6 +169,7 @@ pub(crate) async fn run(
 
     stage("ending it");
     process.note_family();
+    watch_was_there |= watch.as_ref().is_some_and(|dir| dir.is_dir());
     let began = Began { at: Instant::now(), ns: epilogue_observe::monotonic_ns() };
     generator.ending(began.at);
     match prestop(conditions, &place.mark).await {
@@ -186,6 +191,10 @@ pub(crate) async fn run(
     }
 
     stage("looking for what is left");
+    if target.watch.is_some() && !watch_was_there {
+        let why = "the watched directory was never there".to_owned();
+        seen.not_exercised.push(("files", why));
+    }
     seen.cleanups = cleanups(&process, began_ns, &mut seen.events);
     seen.leaks = leaks(&process, watch.as_deref(), &before, address.port()).await;
     // The row's own directory has a random name and is gone when this is read.
@@ -196,7 +205,7 @@ pub(crate) async fn run(
     let acked = take_load(&mut seen, load, target);
 
     stage("starting it again");
-    restart(target, place, address, &acked, &mut seen).await;
+    restart(target, place, address, conditions.grace, &acked, &mut seen).await;
     Ok(seen)
 }
 
@@ -238,12 +247,40 @@ fn plan(target: &Target, conditions: &Conditions, address: SocketAddr, id: Optio
     }
 }
 
-/// The first write gives the slow URL something to be slow about.
-async fn first_write(target: &Target, address: SocketAddr) -> Option<String> {
-    let ledger = target.ledger.as_ref()?;
-    let mut client = Client::connect(address, hang_limit()).await.ok()?;
-    let answer = client.ask(&numbered(&ledger.write, 0), hang_limit(), || {}).await.ok()?;
-    id_of(&answer)
+/// Whether the target answers as was said, before anything hangs on it: the fast path, and one write
+/// that is read back. Gives the identifier of that write, for paths that mention it.
+async fn check(target: &Target, address: SocketAddr) -> Result<Option<String>, String> {
+    let mut id = None;
+    if let Some(ledger) = &target.ledger {
+        let write = numbered(&ledger.write, 0);
+        let name = format!("{} {}", write.method, write.path);
+        let answer = ask(&write, address).await.map_err(|why| format!("--write: {name}: {why}"))?;
+        if !(200..300).contains(&answer.status) {
+            return Err(format!("--write: {name} was answered {}: no write is acknowledged", answer.status));
+        }
+        let Some(written) = id_of(&answer) else {
+            return Err(format!(
+                "--write: {name} was acknowledged without an id: neither \"id\" in a JSON answer nor Location"
+            ));
+        };
+        found("--read", &ledger.read.replace("{id}", &written), address).await?;
+        id = Some(written);
+    }
+    found("--fast", &target.fast.replace("{id}", id.as_deref().unwrap_or("1")), address).await?;
+    Ok(id)
+}
+
+async fn found(option: &str, path: &str, address: SocketAddr) -> Result<(), String> {
+    let answer = ask(&Ask::get(path), address).await.map_err(|why| format!("{option}: GET {path}: {why}"))?;
+    match answer.status {
+        200..400 => Ok(()),
+        status => Err(format!("{option}: GET {path} was answered {status}; give a path that is there")),
+    }
+}
+
+async fn ask(ask: &Ask, address: SocketAddr) -> Result<Answer, &'static str> {
+    let mut client = Client::connect(address, hang_limit()).await.map_err(crate::Outcome::name)?;
+    client.ask(ask, hang_limit(), || {}).await.map_err(crate::Outcome::name)
 }
 
 fn cleanups(process: &Running, began_ns: u64, events: &mut Vec<(i64, String)>) -> Option<Cleanups> {

@@ -16,6 +16,7 @@ use crate::{os, procfs};
 /// The variable that marks everything a row has started, in its environment.
 pub(crate) const RUN_ENV: &str = "EPILOGUE_PROVE_RUN";
 
+const GRACE_ENV: &str = "EPILOGUE_GRACE";
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -117,7 +118,12 @@ pub enum StartError {
 
 impl Running {
     /// Starts the target. `start` counts the starts in one place.
-    pub(crate) fn start(target: &Target, place: &Place, start: u32) -> Result<Running, StartError> {
+    pub(crate) fn start(
+        target: &Target,
+        place: &Place,
+        start: u32,
+        grace: Duration,
+    ) -> Result<Running, StartError> {
         let words: Vec<String> = target.command.iter().map(|word| place.fill(word)).collect();
         let (program, arguments) = words.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
         if let Some(port) = place.port {
@@ -135,7 +141,8 @@ impl Running {
             .stderr(err)
             .env(RUN_ENV, &place.mark)
             .env(RING_ENV, place.ring(start))
-            .env_remove("EPILOGUE_REPORT");
+            // A program that knows how to ask is told how long this platform waits.
+            .env(GRACE_ENV, format!("{}ms", grace.as_millis()));
         if let Some(port) = place.port {
             command.env("PORT", port.to_string());
         }
@@ -168,12 +175,13 @@ impl Running {
             }
             if let Some(port) = self.place.port.or_else(|| self.find_port()) {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                match probe(address, target.ready.as_deref().unwrap_or(&target.fast)).await {
+                let path = target.ready.as_deref().unwrap_or(&target.fast);
+                match probe(address, path).await {
                     Ok(status) if target.ready.is_none() || (200..300).contains(&status) => {
                         return Ok(address);
                     }
-                    Ok(status) => asked = format!("{address} answered {status}"),
-                    Err(why) => asked = format!("{address}: {why}"),
+                    Ok(status) => asked = format!("{address}{path} answered {status}"),
+                    Err(why) => asked = format!("{address}{path}: {why}"),
                 }
             }
             if Instant::now() >= until {

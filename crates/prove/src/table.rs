@@ -77,7 +77,7 @@ pub fn summary(report: &Report, paint: Paint) -> String {
             .filter_map(|row| row.cleanups.as_ref())
             .fold((0, 0), |(run, all), c| (run + c.run, all + c.registered));
         let mut line = format!(
-            "{} of {tried} ways out clean; lost {} requests{} and {writes} acknowledged writes; left {} things behind{}",
+            "{} of {tried} ways out as expected; lost {} requests{} and {writes} acknowledged writes; left {} things behind{}",
             of(Verdict::Pass),
             target.requests_lost(),
             rows_with(target, |row| row.requests_lost() > 0),
@@ -194,7 +194,10 @@ fn retry_safe(counts: &Counts) -> u32 {
 }
 
 fn ended(row: &Row) -> String {
-    let Some(ms) = row.exit.ms else { return "kept serving".to_owned() };
+    let Some(ms) = row.exit.ms else {
+        let ran = row.arrivals.total() > 0;
+        return if ran { "kept serving" } else { "not run" }.to_owned();
+    };
     let how = match (row.exit.code, row.exit.signal) {
         (Some(code), _) => format!("exit {code}"),
         (None, Some(signal)) => crate::running::signal_name(signal),
@@ -216,7 +219,10 @@ fn footnotes(target: &TargetReport) -> Vec<String> {
         retry_safe(&row.in_flight) + retry_safe(&row.idle) + retry_safe(&row.arrivals) + retry_safe(&row.pool)
     };
     if target.rows.iter().any(|row| cohorts(row) > 0) {
-        notes.push("r: closed before a byte of the request had arrived: safe to send again, not lost".into());
+        notes.push(
+            "r: some of the others were closed before a byte of the request had arrived: safe to send again, not lost"
+                .into(),
+        );
     }
     notes
 }

@@ -122,3 +122,50 @@ fn a_reader_that_leaves_early_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn what_is_said_of_a_server_is_checked_before_anything_hangs_on_it() {
+    let server = r"
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, status, body=b''):
+        self.send_response(status)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.answer(200 if self.path in ('/', '/items/7') else 404)
+    def do_POST(self):
+        self.rfile.read(int(self.headers['Content-Length'] or 0))
+        if self.path == '/items': self.answer(201, b'{\'id\':7}'.replace(b'\'', b'\x22'))
+        elif self.path == '/silent': self.answer(201)
+        else: self.answer(404)
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
+";
+    let command = ["--", "python3", "-c", server, "{port}"];
+    let wrong = |name: &str, options: &[&str], says: &str| {
+        let mut all = vec!["-t", "TERM"];
+        all.extend(options);
+        all.extend(command);
+        refused(name, &all, 2, says);
+    };
+    wrong("fast", &["--fast", "/nope"], "--fast: GET /nope was answered 404");
+    wrong(
+        "write",
+        &["--write", "POST /itemz", "--read", "/items/{id}"],
+        "--write: POST /itemz was answered 404",
+    );
+    wrong("no-id", &["--write", "POST /silent", "--read", "/items/{id}"], "was acknowledged without an id");
+    wrong(
+        "read",
+        &["--write", "POST /items", "--read", "/itemz/{id}"],
+        "--read: GET /itemz/7 was answered 404",
+    );
+    wrong("slow", &["--slow", "/slo"], "a request that was to be held was answered 404 at once");
+    wrong("watch", &["--watch", "{dri}/run"], "only {dir} and {port} are filled in");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_said_before_the_work() {
+    refused("html", &["--html", "no-such-dir/x.html"], 2, "no-such-dir is no directory");
+}

@@ -94,5 +94,5 @@ fn ten_term_rows_say_the_same_ten_times() {
         assert_eq!((lost, &row["ledger"]["lost"], &row["cleanups"]["pending"]), (0, &0.into(), &0.into()));
     }
     let stdout = proved.stdout();
-    assert!(stdout.contains("10 of 10 ways out clean"), "{stdout}");
+    assert!(stdout.contains("10 of 10 ways out as expected"), "{stdout}");
 }

@@ -292,7 +292,7 @@ async fn hold(ctx: Ctx, ask: Ask, drip: bool) {
     };
     let at = {
         let mut seen = lock(&ctx.seen);
-        seen.held.push(Held { client: address, begun_answer: false, ended: false });
+        seen.held.push(Held { client: address, begun_answer: false, ended: false, status: None });
         seen.held.len() - 1
     };
     let result = if drip {
@@ -303,6 +303,7 @@ async fn hold(ctx: Ctx, ask: Ask, drip: bool) {
     let outcome = outcome(&result);
     let mut seen = lock(&ctx.seen);
     seen.held[at].ended = true;
+    seen.held[at].status = result.as_ref().ok().map(|answer| answer.status);
     seen.in_flight.add(outcome);
     if let Stage::Ending(began) = ctx.stage() {
         seen.timeline.push((millis(began.elapsed()), outcome));

@@ -88,6 +88,8 @@ pub(crate) struct Held {
     pub(crate) client: SocketAddr,
     pub(crate) begun_answer: bool,
     pub(crate) ended: bool,
+    /// What it was answered, once it was.
+    pub(crate) status: Option<u16>,
 }
 
 /// Where the row is, as the generator needs to know it.
