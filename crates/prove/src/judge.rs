@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::expect::Expect;
-use crate::outcome::{Counts, Outcome};
-use crate::row::{Exit, Observation};
+use crate::outcome::Counts;
+use crate::row::{Exit, Leak, Observation};
 use crate::trigger::{Means, Trigger};
 
 /// What is said of a row.
@@ -84,13 +84,6 @@ fn request_faults(expect: Expect, seen: &Observation) -> Vec<Fault> {
     add(expect.idle.judged(), &seen.idle, seen.idle.lost(), "lost on idle connections".into());
     add(expect.arrivals.judged(), &seen.arrivals, seen.arrivals.lost(), "lost on arrival".into());
     add(expect.arrivals.judged(), &seen.pool, seen.pool.lost(), "lost in the pool".into());
-    let refused = seen.arrivals.count(Outcome::Refused) + seen.pool.count(Outcome::Refused);
-    if refused > 0
-        && expect.arrivals.judged()
-        && let Some(last) = faults.last_mut()
-    {
-        last.words.push_str(" (the listener must outlive the router's lag, or a preStop hook wait for it)");
-    }
     faults
 }
 
@@ -111,18 +104,25 @@ fn fact_faults(trigger: Trigger, expect: Expect, seen: &Observation) -> Vec<Stri
         words.push(format!("{} of {} acknowledged writes lost", ledger.lost, ledger.acked));
     }
     if expect.leaks.judged() && !seen.leaks.is_empty() {
-        let mut leaks: Vec<_> =
-            seen.leaks.iter().map(|leak| format!("{} {}", leak.kind, leak.what)).collect();
-        let more = leaks.len().saturating_sub(3);
-        leaks.truncate(3);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        words.push(format!("left behind: {}{more}", leaks.join(", ")));
+        words.push(format!("left behind: {}", kinds(&seen.leaks)));
     }
     words.extend(cleanup_faults(expect, seen));
     if let Some(why) = &seen.restart_failed {
         words.push(format!("does not start again: {why}"));
     }
     words
+}
+
+/// How many of each kind; which they are stands in the list of leaks.
+fn kinds(leaks: &[Leak]) -> String {
+    let count = |kind: &str| leaks.iter().filter(|leak| leak.kind == kind).count();
+    let kinds = [("child", "children"), ("port", "ports"), ("socket", "sockets"), ("file", "files")];
+    let counted = kinds.into_iter().filter_map(|(one, many)| match count(one) {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        several => Some(format!("{several} {many}")),
+    });
+    counted.collect::<Vec<_>>().join(", ")
 }
 
 fn cleanup_faults(expect: Expect, seen: &Observation) -> Vec<String> {
@@ -185,7 +185,8 @@ pub(crate) fn of_repeats(runs: &[Judged]) -> Judged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::{Cleanups, Leak, Ledger};
+    use crate::outcome::Outcome;
+    use crate::row::{Cleanups, Ledger};
 
     fn counts(of: &[(Outcome, usize)]) -> Counts {
         of.iter().flat_map(|(outcome, n)| std::iter::repeat_n(*outcome, *n)).collect()
@@ -232,7 +233,7 @@ mod tests {
         );
         seen.leaks.push(Leak { kind: "file", what: "lock (5 bytes)".into() });
         let (failed, reason) = verdict(Trigger::Kill, &seen);
-        assert!(failed == Verdict::Fail && reason.starts_with("left behind: file lock (5 bytes); shown"));
+        assert!(failed == Verdict::Fail && reason.starts_with("left behind: 1 file; shown"));
     }
 
     #[test]

@@ -33,13 +33,14 @@ pub(crate) async fn leaks(
         }
     }
     let Some(dir) = watch else { return found };
+    let main = format!("pid {}", process.pid);
     for path in running::files_below(dir).into_iter().filter(|path| !before.contains(path)) {
         let Ok(metadata) = path.symlink_metadata() else { continue };
         let name = path.strip_prefix(dir).unwrap_or(&path).display().to_string();
         found.push(if metadata.file_type().is_socket() {
-            Leak { kind: "socket", what: name }
+            Leak { kind: "socket", what: format!("{name}, left by {main}") }
         } else {
-            Leak { kind: "file", what: format!("{name} ({} bytes)", metadata.len()) }
+            Leak { kind: "file", what: format!("{name} ({} bytes), left by {main}", metadata.len()) }
         });
     }
     found

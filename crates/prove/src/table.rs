@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::judge::Verdict;
-use crate::outcome::Counts;
+use crate::outcome::{Counts, Outcome};
 use crate::report::{Report, Row, TargetReport};
 
 const WIDTH: usize = 100;
@@ -135,8 +135,8 @@ fn write_row(out: &mut String, row: &Row, paint: Paint) {
     if let Some(known) = &row.known {
         reason = format!("{reason} ({known})");
     }
-    for line in wrap(&reason, WIDTH - 4) {
-        let _ = writeln!(out, "    {}", paint.paint("2", &line));
+    if !reason.is_empty() {
+        let _ = writeln!(out, "    {}", paint.paint("2", &cut(&reason, WIDTH - 4)));
     }
 }
 
@@ -215,6 +215,14 @@ fn footnotes(target: &TargetReport) -> Vec<String> {
             notes.push(note);
         }
     }
+    let refused = |row: &Row| row.arrivals.count(Outcome::Refused) + row.pool.count(Outcome::Refused) > 0;
+    if target.rows.iter().any(|row| row.verdict == Verdict::Fail && refused(row)) {
+        notes.push(
+            "refused: nobody listened while a router that did not know yet still sent; keep the listener open \
+             until nobody comes, or let a preStop hook outlast the lag"
+                .into(),
+        );
+    }
     let cohorts = |row: &Row| {
         retry_safe(&row.in_flight) + retry_safe(&row.idle) + retry_safe(&row.arrivals) + retry_safe(&row.pool)
     };
@@ -225,6 +233,15 @@ fn footnotes(target: &TargetReport) -> Vec<String> {
         );
     }
     notes
+}
+
+/// The beginning of a text, on one line; all of it stands in the full report.
+fn cut(text: &str, width: usize) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.chars().count() <= width {
+        return text;
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
 }
 
 /// Breaks a text at spaces; a word longer than the width gets a line of its own, cut.
@@ -251,7 +268,6 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Outcome;
     use crate::report::ConditionsReport;
     use crate::row::{Exit, Leak, Ledger, Observation};
     use crate::trigger::Trigger;

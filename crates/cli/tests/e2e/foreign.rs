@@ -109,7 +109,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.Sim
     let proved = scratch.prove(&["-t", "KILL", "--", "python3", "-c", server, "{port}"]);
     let row = proved.row("python3", "KILL");
     let what = row["leaks"][0]["what"].as_str().unwrap();
-    assert!(what.ends_with("sleep 61"), "{row:#}");
+    assert!(what.ends_with(" sleep 61"), "{row:#}");
     let pid = what.split_whitespace().nth(1).unwrap();
     assert!(!std::path::Path::new("/proc").join(pid).join("exe").exists(), "{pid} was ended");
 }
