@@ -189,7 +189,7 @@ fn timeline(out: &mut String, row: &Row, lag_ms: u64) {
     let x = |ms: f64| 700.0 * ms / end;
     let _ = write!(
         out,
-        "<svg viewBox=\"0 0 700 132\" role=\"img\" aria-label=\"requests per tenth of a second since the trigger\">\
+        "<div class=\"scroll\"><svg viewBox=\"0 0 700 132\" role=\"img\" aria-label=\"requests per tenth of a second since the trigger\">\
          <rect class=\"lag\" x=\"0\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"/>",
         x(lag_ms as f64),
         BASE - TOP
@@ -223,7 +223,7 @@ fn timeline(out: &mut String, row: &Row, lag_ms: u64) {
     }
     let _ = writeln!(
         out,
-        "<text x=\"0\" y=\"129\">0 s</text><text x=\"700\" y=\"129\" text-anchor=\"end\">{:.1} s</text></svg>",
+        "<text x=\"0\" y=\"129\">0 s</text><text x=\"700\" y=\"129\" text-anchor=\"end\">{:.1} s</text></svg></div>",
         end / 1000.0
     );
 }
