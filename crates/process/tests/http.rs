@@ -176,7 +176,7 @@ async fn what_is_in_flight_at_the_deadline_is_cut_and_named() {
     let abandoned = report.abandoned();
     assert!(abandoned[0].contains("GET /stream from 127.0.0.1"), "{abandoned:?}");
     assert!(abandoned[0].contains("5 bytes of body handed over"), "{abandoned:?}");
-    assert!(report.total < Duration::from_secs(2), "{:?}", report.total);
+    assert!(report.total < Duration::from_millis(1_600), "{:?}", report.total);
     drop(server.feed);
 }
 

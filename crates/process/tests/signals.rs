@@ -153,10 +153,6 @@ fn signal(pid: u32, number: i32) {
     assert_eq!(unsafe { libc::kill(i32::try_from(pid).unwrap(), number) }, 0);
 }
 
-/// With a grace of 2 s the program itself leaves after 1.75 s. What is above that is for a machine
-/// that is busy with the other tests; what is held would be held for ever.
-const LEFT: Duration = Duration::from_secs(5);
-
 /// Longer than the de-bounce.
 fn a_person_waits() {
     std::thread::sleep(Duration::from_millis(600));
@@ -253,7 +249,7 @@ fn a_blocking_thread_that_run_knows_nothing_of_cannot_hold_the_exit() {
     program.signal(libc::SIGTERM);
     let (status, took, said) = program.end();
     assert_eq!(status.code(), Some(124), "{said}");
-    assert!(took < LEFT, "{took:?}");
+    assert!(took < Duration::from_secs(2), "gone before the platform kills: {took:?}");
     assert!(said.contains("held by the runtime (a blocking thread?)"), "{said}");
     assert!(!file.exists());
 }
@@ -265,7 +261,7 @@ fn a_stop_that_blocks_the_only_thread_is_left_behind_in_time() {
     program.signal(libc::SIGTERM);
     let (status, took, said) = program.end();
     assert_eq!(status.code(), Some(124), "{said}");
-    assert!(took < LEFT, "{took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(said.contains("held by blocks"), "{said}");
     std::fs::remove_file(file).unwrap();
 }
@@ -291,7 +287,7 @@ fn a_body_that_blocks_its_thread_cannot_keep_the_rest_from_running() {
         program.signal(libc::SIGTERM);
         let (status, took, said) = program.end();
         assert_eq!(status.code(), Some(124), "{name}: {said}");
-        assert!(took < LEFT, "{name}: {took:?}");
+        assert!(took < Duration::from_secs(2), "{name}: {took:?}");
         assert!(said.contains("abandoned: the body was still running at its limit"), "{name}: {said}");
         assert!(!file.exists(), "{name}: {said}");
     }
@@ -307,7 +303,7 @@ fn a_closed_stderr_keeps_nothing_from_running() {
         let began = Instant::now();
         let status = program.child.wait().unwrap();
         assert!(matches!(status.code(), Some(123 | 124)), "{name}: {status}");
-        assert!(began.elapsed() < LEFT);
+        assert!(began.elapsed() < Duration::from_secs(2));
         assert!(!file.exists(), "{name}");
     }
 }
