@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::expect::Expect;
 use crate::outcome::Counts;
 use crate::row::{Exit, Leak, Observation};
+use crate::running::how_ended;
 use crate::trigger::{Means, Trigger};
 
 /// What is said of a row.
@@ -95,7 +96,7 @@ fn fact_faults(trigger: Trigger, expect: Expect, seen: &Observation) -> Vec<Stri
         && let Some(exit) = seen.exit
         && !stopped_as_asked(trigger, exit)
     {
-        words.push(format!("ended with {}", exit_words(exit)));
+        words.push(format!("ended with {}", how_ended(exit.code, exit.signal)));
     }
     if let Some(ledger) = &seen.ledger
         && expect.ledger.judged()
@@ -153,14 +154,6 @@ fn stopped_as_asked(trigger: Trigger, exit: Exit) -> bool {
             signal == Some(sent) || code == Some(128 + sent)
         }
         _ => false,
-    }
-}
-
-pub(crate) fn exit_words(exit: Exit) -> String {
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exit {code}"),
-        (None, Some(signal)) => crate::running::signal_name(signal),
-        (None, None) => "unknown".into(),
     }
 }
 

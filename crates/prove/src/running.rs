@@ -312,7 +312,12 @@ pub(crate) fn end_marked(mark: &str) -> Vec<String> {
 /// An exit status in words: `exit 0`, `SIGKILL`.
 pub(crate) fn told(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
+    how_ended(status.code(), status.signal())
+}
+
+/// The same, of an exit code or the number of a signal.
+pub(crate) fn how_ended(code: Option<i32>, signal: Option<i32>) -> String {
+    match (code, signal) {
         (Some(code), _) => format!("exit {code}"),
         (None, Some(signal)) => signal_name(signal),
         (None, None) => "unknown".to_owned(),
@@ -320,7 +325,7 @@ pub(crate) fn told(status: ExitStatus) -> String {
 }
 
 /// The name of a signal, or its number.
-pub(crate) fn signal_name(signal: i32) -> String {
+fn signal_name(signal: i32) -> String {
     let name = match signal {
         libc::SIGHUP => "SIGHUP",
         libc::SIGINT => "SIGINT",

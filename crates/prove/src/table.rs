@@ -198,11 +198,7 @@ fn ended(row: &Row) -> String {
         let ran = row.arrivals.total() > 0;
         return if ran { "kept serving" } else { "not run" }.to_owned();
     };
-    let how = match (row.exit.code, row.exit.signal) {
-        (Some(code), _) => format!("exit {code}"),
-        (None, Some(signal)) => crate::running::signal_name(signal),
-        (None, None) => "unknown".to_owned(),
-    };
+    let how = crate::running::how_ended(row.exit.code, row.exit.signal);
     if ms < 1000 { format!("{how} {ms}ms") } else { format!("{how} {:.1}s", ms as f64 / 1000.0) }
 }
 
