@@ -33,14 +33,25 @@
 //! }
 //! ```
 
+pub use epilogue_macros::scoped;
 pub use epilogue_process::{
     App, Error, ExitReport, FnPart, Options, Part, Started, StepKind, StepOutcome, StepReport, StopCx,
-    StopToken, TaskPanic, Trigger, budget, escalation, part, run, run_with,
+    StopToken, TaskPanic, Trigger, budget, escalation, exit, part, run, run_with,
 };
 pub use epilogue_scope::{
-    Caught, Chain, CleanupError, CleanupErrors, CleanupResult, Defer, Ending, Guard, How, Payload, Scope,
-    catch, defer, describe, guard, record, report, scope, task, try_scope,
+    BoxError, Caught, Chain, CleanupError, CleanupErrors, CleanupResult, Defer, Deferred, Ending, Guard, How,
+    Link, Payload, Pile, Scope, SendPile, catch, defer, defer_err, defer_ok, describe, guard, keep, record,
+    report, scope, task, try_scope,
 };
+pub use epilogue_task::{
+    AsyncDeferred, AsyncScope, ScopeClosed, ScopeHandle, Task, TaskError, async_scope, lane, try_async_scope,
+};
+
+#[doc(hidden)]
+pub mod __private {
+    pub use epilogue_scope::__private::*;
+    pub use epilogue_task::__private::*;
+}
 
 #[cfg(feature = "axum")]
 pub use epilogue_process::http;

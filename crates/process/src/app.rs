@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use epilogue_scope::Caught;
-use epilogue_scope::record::{Finished, Registration};
+use epilogue_scope::record::{Context, Finished, Registration, in_context};
+use epilogue_task::{TaskPanic, isolated};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::budget::Grace;
 use crate::error::Error;
-use crate::isolate::isolated;
-use crate::options::{Options, TaskPanic};
+use crate::options::Options;
 use crate::part::{Part, Started, Stop};
 use crate::report::StepKind;
 use crate::stack::{Stack, Step};
@@ -106,9 +106,10 @@ impl App {
     /// Outside a tokio runtime.
     #[track_caller]
     pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = tokio::spawn(isolated(task));
+        let name = name.into();
+        let handle = tokio::spawn(isolated(Context::of_task(name.as_str()), task));
         let abort = handle.abort_handle();
-        self.push_task(name.into(), StepKind::Task, Location::caller(), handle, move || abort.abort());
+        self.push_task(name, StepKind::Task, Location::caller(), handle, move || abort.abort());
     }
 
     /// Spawns a task that ends by itself when told: at its place in the stack the token fires, and
@@ -123,8 +124,9 @@ impl App {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let (tell, token) = StopToken::new();
-        let handle = tokio::spawn(isolated(task(token)));
-        self.push_task(name.into(), StepKind::Task, Location::caller(), handle, move || {
+        let name = name.into();
+        let handle = tokio::spawn(isolated(Context::of_task(name.as_str()), task(token)));
+        self.push_task(name, StepKind::Task, Location::caller(), handle, move || {
             tell.send_replace(true);
         });
     }
@@ -139,8 +141,12 @@ impl App {
     #[track_caller]
     pub fn spawn_blocking(&self, name: impl Into<String>, work: impl FnOnce(StopToken) + Send + 'static) {
         let (tell, token) = StopToken::new();
-        let handle = tokio::task::spawn_blocking(move || epilogue_scope::catch(|| work(token)));
-        self.push_task(name.into(), StepKind::Thread, Location::caller(), handle, move || {
+        let name = name.into();
+        let context = Context::of_task(name.as_str());
+        let handle = tokio::task::spawn_blocking(move || {
+            in_context(&context, || epilogue_scope::catch(|| work(token)))
+        });
+        self.push_task(name, StepKind::Thread, Location::caller(), handle, move || {
             tell.send_replace(true);
         });
     }

@@ -74,11 +74,19 @@ impl ExitHook {
 impl Drop for ExitHook {
     fn drop(&mut self) {
         if !self.stays {
+            epilogue_task::on_task_panic(None);
+            epilogue_task::lane::waited_for_elsewhere(false);
             ARMED.lock().unwrap_or_else(PoisonError::into_inner).take();
             // Whoever is inside `exit` by now waits for nothing any more.
             self.shared.finish();
         }
     }
+}
+
+/// The run that owns this process, if one is active.
+pub(crate) fn active() -> Option<Arc<Inner>> {
+    let armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+    armed.as_ref().filter(|shared| shared.pid == std::process::id()).map(|shared| Arc::clone(&shared.inner))
 }
 
 impl Shared {

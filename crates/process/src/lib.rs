@@ -47,12 +47,13 @@ mod app;
 pub mod budget;
 mod error;
 pub mod escalation;
+mod exit;
 mod exit_hook;
 #[cfg(feature = "axum")]
 pub mod http;
-mod isolate;
 mod options;
 mod os;
+mod panic_hook;
 mod part;
 mod report;
 mod run;
@@ -61,8 +62,10 @@ mod state;
 mod stop;
 
 pub use app::App;
+pub use epilogue_task::TaskPanic;
 pub use error::Error;
-pub use options::{Options, TaskPanic};
+pub use exit::exit;
+pub use options::Options;
 pub use part::{FnPart, Part, Started, part};
 pub use report::{ExitReport, StepKind, StepOutcome, StepReport};
 pub use run::{run, run_with};

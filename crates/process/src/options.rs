@@ -3,18 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::budget::Grace;
+use epilogue_task::TaskPanic;
 
-/// What a panic in a spawned task means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TaskPanic {
-    /// The task is gone and reported; the program goes on.
-    #[default]
-    Isolate,
-    /// The program stops in order and exits with 101.
-    Stop,
-}
+use crate::budget::Grace;
 
 /// Settings of a run. [`Options::default`] is what a program wants; [`Options::embedded`] is for
 /// tests and for running inside a larger program.
@@ -27,6 +18,7 @@ pub struct Options {
     pub(crate) report_file: Option<PathBuf>,
     pub(crate) body_limit: Duration,
     pub(crate) environment: bool,
+    pub(crate) panic_hook: bool,
 }
 
 impl Default for Options {
@@ -39,6 +31,7 @@ impl Default for Options {
             report_file: std::env::var_os("EPILOGUE_REPORT").map(PathBuf::from),
             body_limit: Duration::from_secs(5),
             environment: true,
+            panic_hook: true,
         }
     }
 }
@@ -88,6 +81,17 @@ impl Options {
     /// within it, or is dropped.
     pub fn body_limit(mut self, limit: Duration) -> Options {
         self.body_limit = limit;
+        self
+    }
+
+    /// Whether `run` replaces the standard panic hook; it does unless told otherwise. A hook that
+    /// somebody else has set stays in any case.
+    ///
+    /// The standard hook prints a full backtrace for every panic that a cleanup raises while another
+    /// one unwinds, whatever `RUST_BACKTRACE` says, which takes milliseconds each. Ours prints the
+    /// same message, and a backtrace when asked to.
+    pub fn panic_hook(mut self, set: bool) -> Options {
+        self.panic_hook = set;
         self
     }
 }

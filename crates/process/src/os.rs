@@ -96,6 +96,27 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
     unsafe { libc::atexit(handler) == 0 }
 }
 
+/// Makes the process exit with `code`, whatever status its exit began with, and with every exit
+/// handler that was registered before run all the same.
+pub(crate) fn exit_code_will_be(code: u8) {
+    EXIT_CODE.store(i32::from(code), Ordering::Release);
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::AcqRel) {
+        at_exit(correct_exit_code);
+    }
+}
+
+static EXIT_CODE: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn correct_exit_code() {
+    let code = EXIT_CODE.swap(-1, Ordering::AcqRel);
+    if code >= 0 {
+        // SAFETY: the C library of Linux goes on with the handlers that are left, and the new status,
+        // when a handler calls `exit`. It does so once: the code has been taken.
+        unsafe { libc::exit(code) }
+    }
+}
+
 /// The process that listens. A forked child shares the pipe and must not write to it.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 static LISTENING: AtomicBool = AtomicBool::new(false);

@@ -22,6 +22,8 @@ pub enum StepKind {
     Task,
     /// Blocking code on a thread.
     Thread,
+    /// The async cleanups of futures that were dropped.
+    Lane,
 }
 
 /// How a step ended.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use epilogue_scope::Caught;
+use epilogue_scope::record::Context;
+use epilogue_task::{isolated, lane};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -15,7 +17,6 @@ use crate::budget::Grace;
 use crate::error::Error;
 use crate::escalation::{Action, Level};
 use crate::exit_hook::ExitHook;
-use crate::isolate::isolated;
 use crate::options::Options;
 use crate::os::{self, Received};
 use crate::report::{ExitReport, StepReport};
@@ -147,7 +148,7 @@ async fn drive_body<F>(app: &App, body: F) -> BodyEnd
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
-    let mut body = Box::pin(isolated(body(app)));
+    let mut body = Box::pin(isolated(Context::default(), body(app)));
     tokio::select! {
         biased;
         end = &mut body => return BodyEnd::Ended(end),
@@ -182,6 +183,10 @@ async fn body_limit(inner: &Inner) {
 async fn settle_trigger(inner: &Arc<Inner>, end: BodyEnd) -> (Trigger, bool) {
     let dropped = matches!(end, BodyEnd::Dropped);
     let own = match end {
+        // The body has left its task, as Go's main goroutine may: the rest goes on as after a return.
+        BodyEnd::Ended(Err(caught)) if caught.chain().exits_task() => {
+            (!inner.stack.serves()).then_some(Trigger::Returned)
+        }
         BodyEnd::Ended(Err(caught)) => {
             inner.code.store(101, Ordering::Relaxed);
             Some(Trigger::Panicked { message: caught.describe() })
@@ -245,6 +250,8 @@ struct OwnedProcess {
     inner: Arc<Inner>,
     signals: Option<os::Signals>,
     hook: Option<ExitHook>,
+    /// This runtime runs the async cleanups of dropped futures.
+    lane: Option<lane::Adopted>,
 }
 
 /// Runs of this process so far: the thread that watches the budget of one must not end the next.
@@ -263,11 +270,28 @@ impl OwnedProcess {
             .ok();
         let run = RUNS.fetch_add(1, Ordering::AcqRel) + 1;
         leave_in_time(inner, run);
-        OwnedProcess { inner: Arc::clone(inner), signals, hook: ExitHook::arm(inner) }
+        if inner.options.panic_hook {
+            crate::panic_hook::set();
+        }
+        let hook = ExitHook::arm(inner);
+        if hook.is_some() {
+            let theirs = Arc::downgrade(inner);
+            epilogue_task::on_task_panic(Some(Arc::new(move |task, message| {
+                if let Some(inner) = theirs.upgrade() {
+                    let (task, message) = (task.to_owned(), message.to_owned());
+                    inner.control.begin(Trigger::TaskPanicked { task, message });
+                }
+            })));
+            lane::waited_for_elsewhere(true);
+        }
+        let lane = Some(lane::adopt(Handle::current()));
+        OwnedProcess { inner: Arc::clone(inner), signals, hook, lane }
     }
 
     async fn leave(mut self, report: &ExitReport) {
         let exiting = self.hook.as_ref().is_some_and(ExitHook::exiting);
+        // What the runtime drops from now on is for the lane's own thread, and its own exit handler.
+        self.lane = None;
         // Lets the thread inside `exit` go on, if there is one: it ends the process, with its code.
         self.hook = None;
         if exiting {

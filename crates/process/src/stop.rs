@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use epilogue_scope::record::Finished;
+use epilogue_task::lane;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -14,7 +15,7 @@ use crate::budget;
 use crate::error::Error;
 use crate::escalation::Level;
 use crate::os;
-use crate::report::{StepOutcome, StepReport};
+use crate::report::{StepKind, StepOutcome, StepReport};
 use crate::stack::Step;
 use crate::state::{StopCx, Word};
 
@@ -78,8 +79,45 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
         let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
         reports.push(stop_one(inner, step, limit, total).await);
     }
+    let left = (began + total).saturating_duration_since(Instant::now());
+    if inner.options.owns_process {
+        inner.set_current("cleanups of dropped futures");
+        reports.extend(drain_lane(left).await);
+    }
     inner.set_current("");
     reports
+}
+
+/// Waits for the async cleanups of futures that were dropped, and for a thread that called `exit`
+/// to be unwound. Nothing to report where there was nothing to wait for.
+async fn drain_lane(limit: Duration) -> Option<StepReport> {
+    let exiting = crate::exit::unwound();
+    if lane::pending() == 0 && exiting.is_none() {
+        return None;
+    }
+    let begun = Instant::now();
+    let both = async {
+        if let Some(unwound) = exiting {
+            unwound.await;
+        }
+        lane::drained().await;
+    };
+    let in_time = tokio::time::timeout(limit, both).await.is_ok();
+    let left = if in_time { Vec::new() } else { lane::unfinished() };
+    let abandoned = left.into_iter().map(|job| match job.left.is_empty() {
+        true => "an async cleanup that had begun".to_owned(),
+        false => format!("async cleanups not begun: {}", job.left.join(", ")),
+    });
+    Some(StepReport {
+        name: "cleanups of dropped futures".into(),
+        kind: StepKind::Lane,
+        place: "lane".into(),
+        outcome: if in_time { StepOutcome::Ok } else { StepOutcome::Abandoned },
+        time: begun.elapsed(),
+        limit,
+        notes: Vec::new(),
+        abandoned: abandoned.collect(),
+    })
 }
 
 /// A step that came when the stop was over: nobody else would ever stop it.

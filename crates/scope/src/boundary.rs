@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::chain::{Chain, Mark, describe};
+use crate::chain::{Chain, Link, Mark};
 
 /// What a boundary caught: the chain of panics, to look at or to raise again.
 pub struct Caught {
@@ -18,8 +18,12 @@ impl Caught {
 
     /// The messages of all links, oldest first, `; then ` between them.
     pub fn describe(&self) -> String {
-        let links = self.chain.links().iter().map(|link| describe(&**link));
-        links.collect::<Vec<_>>().join("; then ")
+        self.chain.links().iter().map(Link::describe).collect::<Vec<_>>().join("; then ")
+    }
+
+    /// The chain, to keep. What it holds is settled: nothing of it is raised again.
+    pub fn into_chain(self) -> Chain {
+        self.chain
     }
 
     /// Raises the newest panic again. The panic hook does not run a second time, and the next
@@ -39,7 +43,7 @@ impl Caught {
 /// # Examples
 ///
 /// ```
-/// use epilogue_scope::{catch, defer, describe};
+/// use epilogue_scope::{catch, defer};
 ///
 /// fn fail(why: &'static str) {
 ///     std::panic::resume_unwind(Box::new(why))
@@ -49,7 +53,7 @@ impl Caught {
 ///     defer!(fail("the cleanup failed too"));
 ///     fail("the body failed");
 /// }).err().unwrap();
-/// let chain: Vec<_> = caught.chain().links().iter().map(|link| describe(&**link)).collect();
+/// let chain: Vec<_> = caught.chain().links().iter().map(|link| link.describe()).collect();
 /// assert_eq!(chain, ["the body failed", "the cleanup failed too"]);
 /// ```
 pub fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Caught> {
@@ -64,6 +68,7 @@ pub fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Caught> {
 }
 
 /// The same for this crate's own boundaries, which keep the chain and the mark apart.
+#[inline]
 pub(crate) fn attempt<R>(mark: Mark, body: impl FnOnce() -> R) -> Result<R, Chain> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => {

@@ -6,259 +6,137 @@
 //! finds them. Neither a panic hook nor a wrapper around foreign payloads is needed, so
 //! `downcast` keeps working for everybody else.
 
+mod link;
+mod lists;
+
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::panic::resume_unwind;
 
-use crate::report;
 use crate::task;
+
+pub use link::{Link, describe};
+pub(crate) use lists::{Mark, keep_overtaking};
 
 /// What a panic carries, as [`std::panic::catch_unwind`] returns it.
 pub type Payload = Box<dyn Any + Send>;
 
-/// The text of a panic payload: the message of `panic!`, the name of a task exit, or a
-/// placeholder for values of other types.
-///
-/// # Examples
-///
-/// ```
-/// let payload = std::panic::catch_unwind(|| std::panic::resume_unwind(Box::new("no ink"))).unwrap_err();
-/// assert_eq!(epilogue_scope::describe(&*payload), "no ink");
-/// ```
-pub fn describe(payload: &(dyn Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else if task::is_exit(payload) {
-        "task exit".to_owned()
-    } else {
-        "a panic whose payload is not text".to_owned()
-    }
-}
-
 /// The panics in flight at a boundary, oldest first; the last one is current.
 ///
 /// Empty means that nothing is in flight. A chain allocates only once a panic is in flight.
+///
+/// `Display` prints the whole chain as Go does: one line a link, oldest first, tabs before the
+/// later ones, and whether a link had been recovered, or recovered and raised again.
 #[derive(Default)]
 pub struct Chain {
-    links: Vec<Payload>,
+    links: Vec<Link>,
+    /// What the cleanup that is running has recovered: it shows in the chain if that cleanup
+    /// panics in turn, and is forgotten otherwise.
+    recovered: Vec<link::Note>,
 }
 
 impl Chain {
-    /// True when no panic is in flight.
+    /// True when nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
     }
 
     /// The current panic: the newest one. `None` when nothing is in flight, or when the current
     /// link is a [task exit](crate::task::exit_task), which is not a panic.
-    pub fn current(&self) -> Option<&Payload> {
-        self.links.last().filter(|link| !task::is_exit(&***link))
+    pub fn current(&self) -> Option<&Link> {
+        self.links.last().filter(|link| !link.exits_task())
     }
 
     /// True when the task is being exited, with no newer panic on top.
     pub fn exits_task(&self) -> bool {
-        self.links.last().is_some_and(|link| task::is_exit(&**link))
+        self.links.last().is_some_and(Link::exits_task)
     }
 
     /// Every link, oldest first.
-    pub fn links(&self) -> &[Payload] {
+    pub fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The payload of the newest link, a task exit included; the older links are dropped. `None`
+    /// when nothing is in flight.
+    pub fn into_newest(mut self) -> Option<Payload> {
+        self.links.pop().map(Link::into_payload)
     }
 
     /// Takes the current panic and drops those it had overtaken. A task exit below it stays: Go's
     /// "Goexit resumes".
     pub(crate) fn recover(&mut self) -> Option<Payload> {
         self.current()?;
-        let recovered = self.links.pop();
-        while self.links.last().is_some_and(|link| !task::is_exit(&**link)) {
+        let recovered = self.links.pop()?;
+        while self.links.last().is_some_and(|link| !link.exits_task()) {
             self.links.pop();
         }
-        if let Some(exit) = self.links.iter().rposition(|link| task::is_exit(&**link)) {
+        if let Some(exit) = self.links.iter().rposition(Link::exits_task) {
             self.links.drain(..exit);
         }
-        recovered
+        let payload = recovered.note_into(&mut self.recovered);
+        Some(payload)
     }
 
-    pub(crate) fn append(&mut self, newer: Chain) {
-        self.links.extend(newer.links);
+    /// The cleanup that was running is done: what it recovered is settled.
+    #[inline]
+    pub(crate) fn forget_recovered(&mut self) {
+        if !self.recovered.is_empty() {
+            self.recovered.clear();
+        }
+    }
+
+    /// Puts the panics of a cleanup on top, with what that cleanup had recovered before.
+    #[cold]
+    pub(crate) fn append(&mut self, mut newer: Chain) {
+        if let Some(first) = newer.links.first_mut() {
+            first.overtook(std::mem::take(&mut self.recovered));
+        }
+        self.links.append(&mut newer.links);
     }
 
     /// Raises the newest link and files the older ones for the next boundary.
+    #[cold]
     pub(crate) fn raise(mut self, mark: Mark) -> ! {
-        truncate_history(mark);
+        mark.truncate_history();
         let Some(newest) = self.links.pop() else {
-            unreachable!("a chain is raised only when a panic is in flight")
+            unreachable!("a chain is raised only when something is in flight")
         };
-        resume_unwind(file_history(newest, self.links))
+        resume_unwind(lists::file(newest, self.links))
+    }
+
+    /// Gives every link to the boundary around, because something else is in flight there already.
+    #[cold]
+    pub(crate) fn overtake(mut self, mark: Mark) {
+        mark.truncate_history();
+        let Some(newest) = self.links.pop() else { return };
+        keep_overtaking(lists::file(newest, self.links));
+    }
+
+    fn of(links: Vec<Link>) -> Chain {
+        Chain { links, recovered: Vec::new() }
     }
 }
 
-/// How long the two thread-local lists were when a boundary was entered. What lies below belongs
-/// to outer boundaries: a freed box's address can be used again, so a lookup must not reach there.
-#[derive(Clone, Copy)]
-pub(crate) struct Mark {
-    overtaking: usize,
-    history: usize,
-}
-
-impl Mark {
-    pub(crate) fn here() -> Mark {
-        LENGTHS.get()
-    }
-
-    /// The chain of a payload that was just caught at this mark.
-    pub(crate) fn chain_of(self, caught: Payload) -> Chain {
-        let (older, caught) = take_history(caught, self);
-        let mut links = older;
-        links.push(caught);
-        links.append(&mut take_overtaking(self));
-        Chain { links }
-    }
-
-    /// After a normal return: panics that a foreign `catch_unwind` left behind belong to nobody
-    /// any more, so they are reported.
-    pub(crate) fn settle(self) {
-        let now = LENGTHS.get();
-        if now.overtaking != self.overtaking {
-            report_orphans(take_overtaking(self));
-        }
-        if now.history != self.history {
-            truncate_history(self);
-        }
-    }
-}
-
-/// Keeps a panic that escaped a cleanup while the thread was unwinding already.
-#[cold]
-#[inline(never)]
-pub(crate) fn keep_overtaking(payload: Payload) {
-    let mut payload = Some(payload);
-    let kept = LISTS.try_with(|lists| {
-        if let Some(payload) = payload.take() {
-            lists.overtaking.borrow_mut().push(payload);
-        }
-        lists.note_lengths();
-    });
-    if kept.is_err() {
-        // The thread is being torn down: no boundary can follow.
-        report_orphans(payload.into_iter().collect());
-    }
-}
-
-thread_local! {
-    // Read at every boundary: no destructor, so no registration check on the good path.
-    static LENGTHS: Cell<Mark> = const { Cell::new(Mark { overtaking: 0, history: 0 }) };
-    static LISTS: Lists = const { Lists {
-        overtaking: RefCell::new(Vec::new()),
-        history: RefCell::new(Vec::new()),
-    } };
-}
-
-struct Lists {
-    overtaking: RefCell<Vec<Payload>>,
-    history: RefCell<Vec<Filed>>,
-}
-
-struct Filed {
-    address: usize,
-    older: Vec<Payload>,
-}
-
-impl Lists {
-    fn note_lengths(&self) {
-        LENGTHS
-            .set(Mark { overtaking: self.overtaking.borrow().len(), history: self.history.borrow().len() });
-    }
-}
-
-impl Drop for Lists {
-    fn drop(&mut self) {
-        report_orphans(std::mem::take(self.overtaking.get_mut()));
-    }
-}
-
-/// A payload of size zero has no address of its own, so it travels in this box while it has a
-/// history.
-struct Carried(Payload, #[allow(dead_code, reason = "gives the box an address")] u8);
-
-fn address(payload: &Payload) -> usize {
-    std::ptr::from_ref::<dyn Any + Send>(&**payload).cast::<u8>().addr()
-}
-
-fn take_overtaking(mark: Mark) -> Vec<Payload> {
-    if LENGTHS.get().overtaking == mark.overtaking {
-        return Vec::new();
-    }
-    LISTS
-        .try_with(|lists| {
-            let taken = {
-                let mut list = lists.overtaking.borrow_mut();
-                let from = mark.overtaking.min(list.len());
-                list.split_off(from)
-            };
-            lists.note_lengths();
-            taken
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.links.iter().flat_map(Link::lines).enumerate();
+        lines.try_for_each(|(at, line)| {
+            if at > 0 {
+                f.write_str("\n\t")?;
+            }
+            f.write_str(&line)
         })
-        .unwrap_or_default()
-}
-
-fn take_history(caught: Payload, mark: Mark) -> (Vec<Payload>, Payload) {
-    if LENGTHS.get().history == mark.history {
-        return (Vec::new(), caught);
-    }
-    let wanted = address(&caught);
-    let older = LISTS
-        .try_with(|lists| {
-            let found = {
-                let mut list = lists.history.borrow_mut();
-                let from = mark.history.min(list.len());
-                let mut filed = list.split_off(from);
-                filed.iter().rposition(|entry| entry.address == wanted).map(|at| filed.swap_remove(at).older)
-            };
-            lists.note_lengths();
-            found.unwrap_or_default()
-        })
-        .unwrap_or_default();
-    match caught.downcast::<Carried>() {
-        Ok(carried) => (older, carried.0),
-        Err(caught) => (older, caught),
     }
 }
 
-fn file_history(newest: Payload, older: Vec<Payload>) -> Payload {
-    if older.is_empty() {
-        return newest;
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.links.iter().map(Link::describe)).finish()
     }
-    let newest = if size_of_val(&*newest) == 0 { Box::new(Carried(newest, 0)) } else { newest };
-    let address = address(&newest);
-    // Where the thread is being torn down, the older links go down with it.
-    let _ = LISTS.try_with(|lists| {
-        lists.history.borrow_mut().push(Filed { address, older });
-        lists.note_lengths();
-    });
-    newest
 }
 
-fn truncate_history(mark: Mark) {
-    if LENGTHS.get().history == mark.history {
-        return;
-    }
-    let _ = LISTS.try_with(|lists| {
-        let stale = {
-            let mut list = lists.history.borrow_mut();
-            let from = mark.history.min(list.len());
-            list.split_off(from)
-        };
-        lists.note_lengths();
-        drop(stale);
-    });
-}
-
-#[cold]
-fn report_orphans(orphans: Vec<Payload>) {
-    for orphan in orphans {
-        report::panicked("a cleanup on an unwinding thread", &*orphan);
-    }
+/// Whether a caught payload is a task exit; here so that the submodules need not know where.
+fn is_exit(payload: &(dyn Any + Send)) -> bool {
+    task::is_exit(payload)
 }

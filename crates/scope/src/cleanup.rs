@@ -5,7 +5,10 @@ use std::fmt;
 
 use crate::report;
 
-/// The type a cleanup may have: `()`, or `Result<(), E>` whose error is kept.
+/// An error of any type, as cleanups return it.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The type a cleanup may have: `()`, or `Result<(), E>` whose error is kept, or `!`.
 ///
 /// Implemented for nothing else on purpose: a closure or a function *value* given to
 /// [`defer!`](crate::defer) would compile and never run.
@@ -17,19 +20,40 @@ use crate::report;
 )]
 pub trait CleanupResult {
     /// The error, if the cleanup failed.
-    fn into_error(self) -> Option<Box<dyn Error + Send + Sync>>;
+    fn into_error(self) -> Option<BoxError>;
 }
 
 impl CleanupResult for () {
-    fn into_error(self) -> Option<Box<dyn Error + Send + Sync>> {
+    #[inline(always)]
+    fn into_error(self) -> Option<BoxError> {
         None
     }
 }
 
-impl<E: Into<Box<dyn Error + Send + Sync>>> CleanupResult for Result<(), E> {
-    fn into_error(self) -> Option<Box<dyn Error + Send + Sync>> {
+impl<E: Into<BoxError>> CleanupResult for Result<(), E> {
+    #[inline]
+    fn into_error(self) -> Option<BoxError> {
         self.err().map(Into::into)
     }
+}
+
+/// A cleanup such as a bare `panic!()` never returns.
+impl CleanupResult for Never {
+    fn into_error(self) -> Option<BoxError> {
+        self
+    }
+}
+
+/// The type `!`, which has no name in stable Rust outside of function signatures.
+type Never = <fn() -> ! as Returns>::Type;
+
+#[doc(hidden)]
+pub trait Returns {
+    type Type;
+}
+
+impl<T> Returns for fn() -> T {
+    type Type = T;
 }
 
 /// One cleanup that returned an error, and where it was registered.
@@ -39,7 +63,20 @@ pub struct CleanupError {
     /// `file:line` of the registration.
     pub place: String,
     /// What the cleanup returned.
-    pub error: Box<dyn Error + Send + Sync>,
+    pub error: BoxError,
+}
+
+impl CleanupError {
+    /// An error of the cleanup that was registered at `place`.
+    pub fn new(place: impl fmt::Display, error: BoxError) -> CleanupError {
+        CleanupError { place: place.to_string(), error }
+    }
+
+    /// Gives the error to the [`report`] sink, because no result can hold it.
+    #[cold]
+    pub fn report(&self) {
+        report::failed(&self.place, &*self.error);
+    }
 }
 
 impl fmt::Display for CleanupError {
@@ -56,12 +93,30 @@ impl Error for CleanupError {
 
 /// The errors of a scope's cleanups, in the order in which they ran; never empty.
 #[derive(Debug)]
-pub struct CleanupErrors(pub(crate) Vec<CleanupError>);
+pub struct CleanupErrors(Vec<CleanupError>);
 
 impl CleanupErrors {
+    /// `None` when there are none.
+    pub fn new(errors: Vec<CleanupError>) -> Option<CleanupErrors> {
+        (!errors.is_empty()).then_some(CleanupErrors(errors))
+    }
+
     /// Each error with its place, in the order in which the cleanups ran.
     pub fn errors(&self) -> &[CleanupError] {
         &self.0
+    }
+
+    /// Joins the errors to a result: `Ok` becomes `Err`; an `Err` stays as it is, and the errors of
+    /// the cleanups go to the [`report`] sink.
+    #[cold]
+    pub fn join<T, E: From<CleanupErrors>>(self, result: Result<T, E>) -> Result<T, E> {
+        match result {
+            Ok(_) => Err(self.into()),
+            Err(primary) => {
+                self.0.iter().for_each(CleanupError::report);
+                Err(primary)
+            }
+        }
     }
 }
 
@@ -80,7 +135,7 @@ impl fmt::Display for CleanupErrors {
 // No source: `Display` tells of every error, and a chain could follow only one.
 impl Error for CleanupErrors {}
 
-/// Where `defer!` leaves its cleanup's value.
+/// Where a plain `defer!` leaves its cleanup's value.
 #[inline(always)]
 pub fn keep(value: impl CleanupResult, place: &'static str) {
     if let Some(error) = value.into_error() {

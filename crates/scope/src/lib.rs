@@ -44,22 +44,28 @@
 //! assert_eq!(*log.borrow(), ["body", "registered last, runs first", "registered first, runs last"]);
 //! ```
 
+mod attempt;
+mod attempt_async;
 mod boundary;
 mod chain;
 mod cleanup;
 mod ending;
 mod guard;
+mod pay;
+mod pile;
 pub mod record;
 pub mod report;
 mod scope;
+mod stack;
 pub mod task;
 
 pub use boundary::{Caught, catch};
-pub use chain::{Chain, Payload, describe};
-pub use cleanup::{CleanupError, CleanupErrors, CleanupResult};
+pub use chain::{Chain, Link, Payload, describe};
+pub use cleanup::{BoxError, CleanupError, CleanupErrors, CleanupResult};
 pub use ending::{Ending, How};
 pub use guard::{Defer, Guard, guard};
-pub use scope::{Scope, scope, try_scope};
+pub use pile::{Pile, SendPile};
+pub use scope::{Deferred, Scope, scope, try_scope};
 
 /// Runs code when the enclosing block is left, by whatever door: return, `?`, `break`, panic, or
 /// the drop of the future that holds it.
@@ -101,6 +107,21 @@ pub use scope::{Scope, scope, try_scope};
 /// ```
 #[macro_export]
 macro_rules! defer {
+    (@mentioned) => {};
+    () => {
+        ::core::compile_error!("`defer!` without a cleanup: `defer!(file.close())`")
+    };
+    (async $($cleanup:tt)*) => {
+        ::core::compile_error!(
+            "an async cleanup needs a scope that can await it: `#[scoped]` on this `async fn`, or `async_scope`"
+        )
+    };
+    (|$end:pat_param| $($cleanup:tt)*) => {
+        $crate::__epilogue_needs_scoped!("a cleanup that looks at the ending")
+    };
+    (move |$end:pat_param| $($cleanup:tt)*) => {
+        $crate::__epilogue_needs_scoped!("a cleanup that looks at the ending")
+    };
     (move || $($cleanup:tt)*) => {
         let _deferred = $crate::Defer::new(move || {
             $crate::__private::keep({ $($cleanup)* }, $crate::__private::place!())
@@ -118,9 +139,59 @@ macro_rules! defer {
     };
 }
 
+/// Runs code when the function is left by anything but `Ok`: an error, a panic, cancellation, a
+/// task exit. Zig's `errdefer`. In a function with `#[scoped]`; elsewhere
+/// [`Scope::defer_err`] does the same.
+#[doc(alias = "errdefer")]
+#[macro_export]
+macro_rules! defer_err {
+    (@mentioned) => {};
+    ($($cleanup:tt)*) => {
+        $crate::__epilogue_needs_scoped!("`defer_err!`")
+    };
+}
+
+/// Runs code when the function returns, and not with `Err`. In a function with `#[scoped]`;
+/// elsewhere [`Scope::defer_ok`] does the same.
+#[macro_export]
+macro_rules! defer_ok {
+    (@mentioned) => {};
+    ($($cleanup:tt)*) => {
+        $crate::__epilogue_needs_scoped!("`defer_ok!`")
+    };
+}
+
+/// `keep!(value, cleanup)`: gives `&mut` to a value that stays usable to the end of its block, while
+/// the function owes its cleanup: for what is acquired in a loop. In a function with `#[scoped]`;
+/// elsewhere [`Pile::keep`] does the same, and [`guard`] for a single value.
+#[macro_export]
+macro_rules! keep {
+    (@mentioned) => {};
+    ($($cleanup:tt)*) => {
+        $crate::__epilogue_needs_scoped!("`keep!`")
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __epilogue_needs_scoped {
+    ($what:literal) => {
+        ::core::compile_error!(::core::concat!(
+            $what,
+            " needs `#[scoped]` on the function around it (a closure or an `async` block is a function of its \
+             own), or `scope(|s| …)`"
+        ))
+    };
+}
+
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::attempt::{
+        Attempt, CanFail, CanHold, CannotFail, CannotHold, EndingPile, Errors, Kind, attempt, call_once,
+    };
+    pub use crate::attempt_async::{AsyncAttempt, OnEnding, attempt_async, on_any, on_err, on_ok};
     pub use crate::cleanup::keep;
+    pub use crate::record::{enter, owes};
 
     #[doc(hidden)]
     #[macro_export]

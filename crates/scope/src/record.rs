@@ -1,65 +1,42 @@
-//! Where registrations and payments are made known, for a program that wants them on record.
+//! Where registrations and payments are made known, for a program that wants them on record; and
+//! the list of the scopes that are live.
 //!
-//! This crate writes nothing itself: a [`Recorder`] does, once one is set. Without one a
-//! registration costs one load.
+//! This crate writes nothing itself: a [`Recorder`] does, once one is set. With neither a recorder
+//! nor the list, a registration costs one relaxed load.
 
-use std::num::NonZeroU64;
-use std::panic::Location;
-use std::sync::OnceLock;
+mod context;
+mod live;
+mod registration;
 
-/// How a registered cleanup ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Finished {
-    /// It ran and returned normally.
-    Ran,
-    /// It ran and returned an error.
-    Failed,
-    /// It ran and panicked.
-    Panicked,
-    /// It was begun and cut off at its deadline, or never begun because time had run out.
-    Abandoned,
-    /// It was disarmed: it shall not run.
-    Disarmed,
+pub use context::{Context, current, in_context};
+pub use live::{Live, LiveScope, PendingCleanup, list_live_scopes, live_scopes};
+#[doc(hidden)]
+pub use live::{enter, owes};
+pub use registration::{Finished, Recorder, Registration, set_recorder};
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// What is on: bits, so that one load tells that nothing is.
+static ON: AtomicU8 = AtomicU8::new(0);
+const RECORDER: u8 = 1;
+const LIST: u8 = 2;
+
+#[inline(always)]
+fn is_on(what: u8) -> bool {
+    // Relaxed: what is behind the bit is published by its own lock.
+    ON.load(Ordering::Relaxed) & what != 0
 }
 
-/// Takes down registrations and payments. Called on the path of every recorded cleanup: it must
-/// be quick, must not block, and must not panic.
-pub trait Recorder: Sync {
-    /// A cleanup is pending from now on. Returns a token for [`finished`](Recorder::finished), or
-    /// `None` if there was no room to record it.
-    fn registered(&self, name: &str, place: &Location<'_>) -> Option<NonZeroU64>;
-
-    /// The cleanup behind `token` is not pending any more.
-    fn finished(&self, token: NonZeroU64, how: Finished);
+/// Whether anything is recorded or listed.
+#[inline(always)]
+pub fn is_recording() -> bool {
+    is_on(RECORDER | LIST)
 }
 
-/// Sets the recorder of this process, once and for its lifetime.
-///
-/// # Errors
-///
-/// Gives `recorder` back when one is set already; that one stays.
-pub fn set_recorder(recorder: &'static dyn Recorder) -> Result<(), &'static dyn Recorder> {
-    RECORDER.set(recorder)
-}
-
-static RECORDER: OnceLock<&'static dyn Recorder> = OnceLock::new();
-
-/// A cleanup on record. Dropped without [`finish`](Registration::finish) it stays pending for
-/// ever, which is the truth about a cleanup that was leaked.
-#[derive(Debug)]
-pub struct Registration(Option<NonZeroU64>);
-
-impl Registration {
-    /// Records that the cleanup `name`, registered at `place`, is pending.
-    pub fn new(name: &str, place: &Location<'_>) -> Registration {
-        Registration(RECORDER.get().and_then(|recorder| recorder.registered(name, place)))
-    }
-
-    /// Records how it ended. The first call counts; later ones do nothing.
-    pub fn finish(&mut self, how: Finished) {
-        if let (Some(token), Some(recorder)) = (self.0.take(), RECORDER.get()) {
-            recorder.finished(token, how);
-        }
+fn turn(what: u8, on: bool) {
+    if on {
+        ON.fetch_or(what, Ordering::Release);
+    } else {
+        ON.fetch_and(!what, Ordering::Release);
     }
 }

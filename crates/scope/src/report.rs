@@ -46,20 +46,25 @@ pub fn count() -> u64 {
 /// Reports a cleanup that returned an error. Sources are appended, `: ` between them.
 #[cold]
 pub fn failed(place: &str, error: &(dyn Error + 'static)) {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    send(&Failure { place, panicked: false, message: &message });
+    send(&Failure { place, panicked: false, message: &with_sources(error) });
 }
 
 /// Reports a cleanup whose panic nobody can catch any more.
 #[cold]
 pub fn panicked(place: &str, payload: &(dyn Any + Send)) {
     send(&Failure { place, panicked: true, message: &describe(payload) });
+}
+
+/// An error with its sources, `: ` between them.
+pub(crate) fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();

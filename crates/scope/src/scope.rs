@@ -1,14 +1,15 @@
 //! The scope as a plain function: a stack of cleanups that may look at the ending.
 
-use std::cell::RefCell;
 use std::panic::Location;
 
 use crate::boundary::attempt;
-use crate::chain::{Chain, Mark};
+use crate::chain::Mark;
 use crate::cleanup::{CleanupError, CleanupErrors, CleanupResult};
-use crate::ending::Ending;
-use crate::record::{Finished, Registration};
-use crate::report;
+use crate::ending::{Ending, How};
+use crate::pay;
+use crate::pile::Pile;
+use crate::record::{Live, Registration};
+use crate::stack::Stack;
 
 /// Runs `body`, then what it registered on the scope, newest first, and returns what is left: the
 /// body's result, what a cleanup put in its place, or the panic, raised again.
@@ -22,6 +23,10 @@ use crate::report;
 ///
 /// Raises the newest panic in flight that no cleanup recovered.
 ///
+/// # Cost
+///
+/// One catch, and a few words a cleanup: nothing is allocated for the first four small ones.
+///
 /// # Examples
 ///
 /// ```
@@ -33,15 +38,15 @@ use crate::report;
 /// });
 /// assert_eq!(total, 4);
 /// ```
+#[track_caller]
 pub fn scope<'env, R>(body: impl FnOnce(&Scope<'env, R>) -> R) -> R {
-    let (result, errors) = run(body);
-    for failure in errors {
-        report::failed(&failure.place, &*failure.error);
-    }
+    let (result, errors) = run(body, |_| false);
+    errors.iter().for_each(CleanupError::report);
     result
 }
 
-/// [`scope`] for a fallible body: an error of a cleanup is not lost in the sink.
+/// [`scope`] for a fallible body: an error of a cleanup is not lost in the sink, and cleanups can
+/// tell [failure](How::Failed) from success.
 ///
 /// # Errors
 ///
@@ -64,97 +69,200 @@ pub fn scope<'env, R>(body: impl FnOnce(&Scope<'env, R>) -> R) -> R {
 /// });
 /// assert!(saved.unwrap_err().to_string().ends_with("failed: the disk is full"));
 /// ```
+#[track_caller]
 pub fn try_scope<'env, T, E: From<CleanupErrors>>(
     body: impl FnOnce(&Scope<'env, Result<T, E>>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let (result, errors) = run(body);
-    match result {
-        Ok(_) if !errors.is_empty() => Err(CleanupErrors(errors).into()),
-        result => {
-            for failure in errors {
-                report::failed(&failure.place, &*failure.error);
-            }
-            result
-        }
+    let (result, errors) = run(body, Result::is_err);
+    match CleanupErrors::new(errors) {
+        Some(errors) => errors.join(result),
+        None => result,
     }
 }
 
 /// The stack of what a [`scope`] owes.
 pub struct Scope<'env, R> {
-    owed: RefCell<Vec<Owed<'env, R>>>,
+    owed: Stack<'env, Ending<'env, R>>,
+    live: Live,
+}
+
+/// A cleanup on a [`Scope`], to [disarm](Scope::disarm) it or to [run it now](Scope::run_now).
+#[derive(Clone, Copy, Debug)]
+pub struct Deferred {
+    scope: usize,
+    id: u32,
 }
 
 impl<'env, R> Scope<'env, R> {
     /// Registers a cleanup, to run when the scope is left by any door.
     #[track_caller]
-    pub fn defer<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'env) {
-        self.push(Location::caller(), Box::new(move |_| cleanup().into_error()));
+    pub fn defer<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'env) -> Deferred {
+        self.push(Location::caller(), move |_| cleanup().into_error())
     }
 
     /// Registers a cleanup that looks at the ending, and may replace the result or recover.
     #[track_caller]
-    pub fn defer_with<C: CleanupResult>(&self, cleanup: impl FnOnce(&mut Ending<R>) -> C + 'env) {
-        self.push(Location::caller(), Box::new(move |end| cleanup(end).into_error()));
+    pub fn defer_with<C, F>(&self, cleanup: F) -> Deferred
+    where
+        C: CleanupResult,
+        F: FnOnce(&mut Ending<'env, R>) -> C + 'env,
+    {
+        self.push(Location::caller(), move |end| cleanup(end).into_error())
+    }
+
+    /// Makes sure that a cleanup will not run. Returns whether it was pending; the closure is
+    /// dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// epilogue_scope::scope(|s| {
+    ///     let undo = s.defer(|| panic!("must not run"));
+    ///     assert!(s.disarm(undo));
+    ///     assert!(!s.disarm(undo), "it is not pending any more");
+    /// });
+    /// ```
+    pub fn disarm(&self, deferred: Deferred) -> bool {
+        let Some(mut top) = self.take(deferred) else { return false };
+        top.registration.finish(crate::record::Finished::Disarmed);
+        true
+    }
+
+    /// Runs a cleanup now, not at the end. Returns whether it was pending. It sees
+    /// [`How::Open`]; an error goes to the [`report`](crate::report) sink.
+    ///
+    /// # Panics
+    ///
+    /// With what the cleanup raised.
+    pub fn run_now(&self, deferred: Deferred) -> bool {
+        let Some(top) = self.take(deferred) else { return false };
+        let mut ending = Ending::<'env, R>::known_only(How::Open);
+        let mark = Mark::here();
+        // SAFETY: it was just taken from this scope's stack, whose closures take this `Ending`.
+        unsafe { pay::one(top, &mut ending) };
+        pay::rest(&mut ending);
+        let (_, chain, errors) = ending.take();
+        errors.iter().for_each(CleanupError::report);
+        if !chain.is_empty() {
+            chain.raise(mark);
+        }
+        true
     }
 
     /// How many cleanups are pending.
     pub fn pending(&self) -> usize {
-        self.owed.borrow().len()
+        self.owed.len()
     }
 
-    fn push(&self, place: &'static Location<'static>, cleanup: Cleanup<'env, R>) {
-        let registration = Registration::new("scope", place);
-        self.owed.borrow_mut().push(Owed { cleanup, registration, place });
-    }
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Cleanup<'env, R> = Box<dyn FnOnce(&mut Ending<R>) -> Option<BoxError> + 'env>;
-
-struct Owed<'env, R> {
-    cleanup: Cleanup<'env, R>,
-    registration: Registration,
-    place: &'static Location<'static>,
-}
-
-fn run<'env, R>(body: impl FnOnce(&Scope<'env, R>) -> R) -> (R, Vec<CleanupError>) {
-    let mark = Mark::here();
-    let scope = Scope { owed: RefCell::new(Vec::new()) };
-    let mut ending = Ending::new(attempt(mark, || body(&scope)));
-    let errors = pay(scope.owed.into_inner(), &mut ending);
-    finish(mark, ending, errors)
-}
-
-fn pay<R>(mut owed: Vec<Owed<'_, R>>, ending: &mut Ending<R>) -> Vec<CleanupError> {
-    let mut errors = Vec::new();
-    while let Some(next) = owed.pop() {
-        let mut registration = next.registration;
-        match attempt(Mark::here(), || (next.cleanup)(ending)) {
-            Ok(None) => registration.finish(Finished::Ran),
-            Ok(Some(error)) => {
-                registration.finish(Finished::Failed);
-                errors.push(CleanupError { place: next.place.to_string(), error });
-            }
-            Err(newer) => {
-                registration.finish(Finished::Panicked);
-                ending.chain.append(newer);
-            }
+    /// Takes everything that is pending off this scope, in its order: Python's `pop_all`. The pile
+    /// runs it when it is dropped; another scope can [adopt](Scope::adopt) it.
+    ///
+    /// A cleanup that looks at the ending sees how the pile ends, without a result.
+    ///
+    /// # Examples
+    ///
+    /// Acquire several things; keep them only if all could be had:
+    ///
+    /// ```
+    /// use epilogue_scope::{Pile, scope};
+    ///
+    /// fn open_all(log: &std::cell::RefCell<Vec<u32>>) -> Result<Pile<'_>, &'static str> {
+    ///     scope(|s| {
+    ///         for number in 1..=3 {
+    ///             s.defer(move || log.borrow_mut().push(number));     // closes it
+    ///         }
+    ///         Ok(s.pop_all())
+    ///     })
+    /// }
+    ///
+    /// let log = Default::default();
+    /// let held = open_all(&log).unwrap();
+    /// assert!(log.borrow().is_empty());
+    /// drop(held);
+    /// assert_eq!(*log.borrow(), [3, 2, 1]);
+    /// ```
+    #[track_caller]
+    pub fn pop_all(&self) -> Pile<'env>
+    where
+        R: 'env,
+    {
+        let pile = Pile::new();
+        let owed = self.owed.take_all();
+        if !owed.is_empty() {
+            pile.adopt_stack(owed, Location::caller());
         }
+        self.live.paid_all();
+        pile
     }
-    errors
+
+    /// Owes what a pile held, on top of what is pending here.
+    #[track_caller]
+    pub fn adopt(&self, pile: Pile<'env>) -> Deferred {
+        let mut stack = pile.into_stack();
+        self.push(Location::caller(), move |end: &mut Ending<'env, R>| {
+            pay::pile(&mut stack, end.how(), &mut end.errors).raise_if_any();
+            None
+        })
+    }
+
+    fn take(&self, deferred: Deferred) -> Option<crate::stack::Top> {
+        if deferred.scope != std::ptr::from_ref(self).addr() {
+            return None;
+        }
+        let top = self.owed.take(deferred.id)?;
+        self.live.paid(deferred.id);
+        Some(top)
+    }
+
+    fn push(
+        &self,
+        place: &'static Location<'static>,
+        cleanup: impl FnOnce(&mut Ending<'env, R>) -> Option<crate::cleanup::BoxError> + 'env,
+    ) -> Deferred {
+        let (id, _) = self.owed.push(cleanup, place, Registration::new("scope", place));
+        self.live.owes(id, place);
+        Deferred { scope: std::ptr::from_ref(self).addr(), id }
+    }
 }
 
-fn finish<R>(mark: Mark, ending: Ending<R>, errors: Vec<CleanupError>) -> (R, Vec<CleanupError>) {
-    match (ending.result, ending.chain) {
-        (Some(result), chain) if chain.is_empty() => (result, errors),
-        (_, chain) => raise(mark, chain, errors),
+impl<'env, T, E> Scope<'env, Result<T, E>> {
+    /// Registers a cleanup for anything but `Ok`: an error, a panic, a task exit. Zig's `errdefer`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let saved: Result<(), &str> = epilogue_scope::scope(|s| {
+    ///     s.defer_err(|| println!("rolled back"));
+    ///     Err("no")
+    /// });
+    /// # assert!(saved.is_err());
+    /// ```
+    #[doc(alias = "errdefer")]
+    #[track_caller]
+    pub fn defer_err<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'env) -> Deferred {
+        self.push(Location::caller(), move |end| {
+            if matches!(end.result(), Some(Ok(_))) { None } else { cleanup().into_error() }
+        })
+    }
+
+    /// Registers a cleanup for `Ok` alone.
+    #[track_caller]
+    pub fn defer_ok<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'env) -> Deferred {
+        self.push(Location::caller(), move |end| {
+            if matches!(end.result(), Some(Ok(_))) { cleanup().into_error() } else { None }
+        })
     }
 }
 
-#[cold]
-fn raise(mark: Mark, chain: Chain, errors: Vec<CleanupError>) -> ! {
-    for failure in errors {
-        report::failed(&failure.place, &*failure.error);
-    }
-    chain.raise(mark)
+#[track_caller]
+fn run<'env, R, F>(body: F, failed: fn(&R) -> bool) -> (R, Vec<CleanupError>)
+where
+    F: FnOnce(&Scope<'env, R>) -> R,
+{
+    let live = Live::enter(std::any::type_name::<F>(), Location::caller());
+    let mark = Mark::here();
+    let mut scope = Scope { owed: Stack::new(), live };
+    let mut ending = Ending::new(attempt(mark, || body(&scope)), failed);
+    pay::scope(&mut scope.owed, &mut ending, &scope.live);
+    pay::conclude(mark, ending)
 }

@@ -23,7 +23,14 @@ use std::panic::resume_unwind;
 /// assert!(caught.err().is_some_and(|caught| caught.chain().exits_task()));
 /// ```
 pub fn exit_task() -> ! {
-    resume_unwind(Box::new(TaskExit { _address: 0 }))
+    resume_unwind(Box::new(TaskExit { _address: 0, _until_settled: None }))
+}
+
+/// The same with a value that is dropped when the exit has come to its boundary: for whoever waits
+/// until the stack of this thread is unwound.
+#[doc(hidden)]
+pub fn exit_task_with(until_settled: Box<dyn Any + Send>) -> ! {
+    resume_unwind(Box::new(TaskExit { _address: 0, _until_settled: Some(until_settled) }))
 }
 
 /// Whether a caught payload is a task exit and not a panic.
@@ -34,4 +41,5 @@ pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
 /// Not zero-sized: the chain is filed under the payload's address.
 struct TaskExit {
     _address: u8,
+    _until_settled: Option<Box<dyn Any + Send>>,
 }

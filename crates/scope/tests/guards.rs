@@ -14,7 +14,7 @@ fn resume<T>(payload: Box<dyn std::any::Any + Send>) -> T {
 }
 
 fn links(caught: &epilogue_scope::Caught) -> Vec<String> {
-    caught.chain().links().iter().map(|link| describe(&**link)).collect()
+    caught.chain().links().iter().map(|link| link.describe()).collect()
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_zero_sized_payload_keeps_its_history() {
     .err()
     .unwrap();
     let chain = caught.chain().links();
-    assert_eq!(describe(&*chain[0]), "one");
+    assert_eq!(chain[0].describe(), "one");
     assert!(chain[1].is::<Nothing>());
 }
 

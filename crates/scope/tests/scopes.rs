@@ -29,7 +29,7 @@ fn recovered_then_panicking_again_shows_only_the_new_one() {
     let result = scope(|s| {
         let note = |number: u32| {
             let log = &log;
-            move |end: &mut epilogue_scope::Ending<&'static str>| {
+            move |end: &mut epilogue_scope::Ending<'_, &'static str>| {
                 end.recover_with(|panic| {
                     log.borrow_mut().push(format!("{number} {}", describe(&*panic)));
                     "recovered"
@@ -113,7 +113,7 @@ fn nested_scopes_pass_the_whole_chain_outwards() {
         })
     });
     let caught = caught.err().unwrap();
-    let chain: Vec<_> = caught.chain().links().iter().map(|link| describe(&**link)).collect();
+    let chain: Vec<_> = caught.chain().links().iter().map(|link| link.describe()).collect();
     assert_eq!(chain, ["1", "2", "3"]);
 }
 

@@ -18,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::Phase;
 use super::connections::{Admitted, Connection, Shared};
-use crate::isolate::isolated;
+use epilogue_task::isolated;
 
 pub(super) struct Handler {
     router: TowerToHyperService<Router>,
@@ -81,7 +81,7 @@ async fn caught(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
     connection: &Connection,
 ) -> Response<Body> {
-    let mut answer = Box::pin(isolated(answer));
+    let mut answer = Box::pin(isolated(epilogue_scope::record::current(), answer));
     let answered = std::future::poll_fn(|cx| connection.running(|| answer.as_mut().poll(cx))).await;
     match answered {
         Ok(Ok(response)) => response,

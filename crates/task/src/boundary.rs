@@ -4,15 +4,24 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::Poll;
 
+use epilogue_scope::record::{Context, in_context};
 use epilogue_scope::{Caught, catch};
 
-/// Polls a future with its panics caught, and those of its cleanups. The future is dropped inside
-/// the boundary as well.
-pub(crate) async fn isolated<T>(future: impl Future<Output = T>) -> Result<T, Caught> {
+/// Polls a future with its panics caught, and those of its cleanups, in this context. The future is
+/// dropped inside the boundary as well.
+///
+/// # Errors
+///
+/// [`Caught`] when the future panicked or exited its task.
+///
+/// # Cancel safety
+///
+/// Dropping it drops the future, outside of the boundary.
+pub async fn isolated<T>(context: Context, future: impl Future<Output = T>) -> Result<T, Caught> {
     let mut future = pin!(Some(future));
     let polled = std::future::poll_fn(|cx| {
         let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Pending };
-        match catch(|| running.poll(cx)) {
+        match in_context(&context, || catch(|| running.poll(cx))) {
             Ok(poll) => poll.map(Ok),
             Err(caught) => Poll::Ready(Err(caught)),
         }

@@ -1,0 +1,146 @@
+//! The statements of an `async fn`.
+//!
+//! A cleanup placed after an `.await` would be lost when the future is dropped there. So a cleanup
+//! that looks at the ending is built before the rest runs, and one that is a future goes to a stack
+//! that outlives the rest: what is still on it when the future is dropped goes to the lane.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Error, Stmt};
+
+use crate::call::{Call, Placed, When};
+use crate::context::{Context, async_stack, braced, end, place};
+use crate::nested;
+use crate::sync_body::{finish, guard, pile_kind};
+
+/// Rewrites the statements from here to the end of the function.
+pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<TokenStream> {
+    let Some((first, rest)) = statements.split_first() else { return Ok(TokenStream::new()) };
+    if let Stmt::Macro(mac) = first
+        && let Some(placed) = Placed::read(&mac.mac)?
+    {
+        context.names(&mac.mac);
+        if placed.is_async() {
+            let registered = register(&placed);
+            return async_split(context, quote!(), rest, &placed, quote!(#registered;));
+        }
+        if placed.looks_at_the_ending() {
+            return aware_split(context, rest, &placed);
+        }
+        if matches!(placed.call, Call::Plain { .. }) {
+            let guard = guard(context, &placed);
+            let rest = expand(context, rest)?;
+            return Ok(quote!(#guard #rest));
+        }
+    }
+    let found = nested::find(context, first)?;
+    if found.aware {
+        return Err(Error::new(
+            first.span(),
+            "in an `async fn` a cleanup that looks at the ending stands in the function's own block, not in a \
+             loop or a branch; an async one may: `defer!(async |how| …)`",
+        ));
+    }
+    if !found.any {
+        let rest = expand(context, rest)?;
+        return Ok(quote!(#first #rest));
+    }
+    let pile = context.fresh("pile");
+    let statement = nested::rewrite(context, first, &pile, &found)?;
+    let kind = pile_kind(context);
+    let declared = quote!(let #pile = ::epilogue::#kind::new(););
+    if found.is_async {
+        let span = Placed { call: Call::Plain { moves: false, body: quote!() }, span: first.span() };
+        return async_split(context, quote!(#declared #statement), rest, &span, quote!());
+    }
+    let rest = expand(context, rest)?;
+    Ok(quote!(#declared #statement #rest))
+}
+
+/// Puts an async cleanup on the function's stack.
+pub(crate) fn register(placed: &Placed) -> TokenStream {
+    let Call::Async { when, how, body } = &placed.call else { return TokenStream::new() };
+    let (stack, span, body) = (async_stack(), placed.span, braced(body));
+    let method = match when {
+        When::Always => quote!(defer),
+        When::Err => quote!(defer_err),
+        When::Ok => quote!(defer_ok),
+    };
+    match how {
+        Some(how) => quote_spanned!(span=> #stack.#method(move |#how| async move #body)),
+        None => quote_spanned!(span=> #stack.#method(move |_| async move #body)),
+    }
+}
+
+/// Runs the rest, then pays the function's stack down to where it was.
+fn async_split(
+    context: &mut Context,
+    statement: TokenStream,
+    rest: &[Stmt],
+    placed: &Placed,
+    registered: TokenStream,
+) -> syn::Result<TokenStream> {
+    let (stack, end) = (async_stack(), end());
+    let declared = (!context.has_async_stack).then(|| {
+        quote! {
+            let #stack = ::epilogue::__private::AsyncStack::new();
+        }
+    });
+    context.has_async_stack = true;
+    let attempt = attempt(context, statement, rest)?;
+    let finish = finish(context, placed.span);
+    Ok(quote! {
+        #declared
+        let __depth = #stack.pending();
+        #registered
+        #attempt
+        #stack.pay_down(__depth, &mut #end).await;
+        #finish
+    })
+}
+
+/// Builds the cleanup, runs the rest, then the cleanup; dropped in between, the cleanup runs too.
+fn aware_split(context: &mut Context, rest: &[Stmt], placed: &Placed) -> syn::Result<TokenStream> {
+    let (span, end, place) = (placed.span, end(), place(placed.span));
+    let Some(output) = context.output.clone() else {
+        let why = "the ending of a function that returns `impl Trait` has no name in an `async fn`: name the \
+                   type, or box it";
+        return Err(Error::new(span, why));
+    };
+    let cleanup = match &placed.call {
+        Call::Aware { closure } => {
+            quote_spanned!(span=> ::epilogue::__private::on_any::<#output, _>(#closure))
+        }
+        Call::Sometimes { when, moves, body } => {
+            let body = braced(body);
+            let moves = moves.then(|| quote!(move));
+            let kind = if *when == When::Err { quote!(on_err) } else { quote!(on_ok) };
+            quote_spanned!(span=> ::epilogue::__private::#kind::<#output, _>(#moves || #body))
+        }
+        _ => return Ok(TokenStream::new()),
+    };
+    let owed = context.fresh("owed");
+    let attempt = attempt(context, quote!(), rest)?;
+    let finish = finish(context, span);
+    Ok(quote! {
+        let #owed = ::epilogue::__private::OnEnding::<#output, _>::new(#place, #cleanup);
+        #attempt
+        #end.pay_owed(#owed);
+        #finish
+    })
+}
+
+fn attempt(context: &mut Context, statement: TokenStream, rest: &[Stmt]) -> syn::Result<TokenStream> {
+    let rest = expand(context, rest)?;
+    let (returns, end) = (context.returns(), end());
+    Ok(quote! {
+        let mut #end = ::epilogue::__private::attempt_async((async || #returns { #statement #rest })()).await;
+        {
+            #[allow(unused_imports)]
+            use ::epilogue::__private::{CanFail as _, CannotFail as _};
+            let __failed = (&::epilogue::__private::Kind::of_async_attempt(&#end)).failed();
+            #end.set_failed(__failed);
+        }
+    })
+}

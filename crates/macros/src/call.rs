@@ -1,0 +1,164 @@
+//! One call of `defer!`, `defer_err!`, `defer_ok!` or `keep!`, as it was written.
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprClosure, Macro, Token};
+
+/// Which endings a cleanup is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    Always,
+    Err,
+    Ok,
+}
+
+/// A call, taken apart.
+pub(crate) enum Call {
+    /// Runs whatever the ending.
+    Plain { moves: bool, body: TokenStream },
+    /// Is given the ending.
+    Aware { closure: Box<ExprClosure> },
+    /// Runs on some endings only.
+    Sometimes { when: When, moves: bool, body: TokenStream },
+    /// Is a future; `how` is the name it gives the ending.
+    Async { when: When, how: Option<TokenStream>, body: TokenStream },
+    /// Keeps a value usable until its cleanup.
+    Keep { value: Box<Expr>, cleanup: Box<Expr> },
+}
+
+/// A call with where it stands.
+pub(crate) struct Placed {
+    pub(crate) call: Call,
+    pub(crate) span: Span,
+}
+
+impl Placed {
+    /// Reads a macro call; `None` when it is not one of ours.
+    pub(crate) fn read(mac: &Macro) -> syn::Result<Option<Placed>> {
+        let Some(name) = ours(mac) else { return Ok(None) };
+        let span = mac.path.span().join(mac.delimiter.span().close()).unwrap_or_else(|| mac.path.span());
+        if mac.tokens.is_empty() {
+            return Err(Error::new(span, format!("`{name}!` without a cleanup: `{name}!(file.close())`")));
+        }
+        let call = match name.as_str() {
+            "keep" => keep.parse2(mac.tokens.clone()).map_err(|error| {
+                Error::new(error.span(), format!("`keep!` takes a value and its cleanup, as in `keep!(path, |path| fs::remove_file(path))`: {error}"))
+            })?,
+            "defer_err" => cleanup(When::Err).parse2(mac.tokens.clone())?,
+            "defer_ok" => cleanup(When::Ok).parse2(mac.tokens.clone())?,
+            _ => cleanup(When::Always).parse2(mac.tokens.clone())?,
+        };
+        Ok(Some(Placed { call, span }))
+    }
+
+    /// Whether it cannot be a guard in its place.
+    pub(crate) fn looks_at_the_ending(&self) -> bool {
+        matches!(self.call, Call::Aware { .. } | Call::Sometimes { .. })
+    }
+
+    pub(crate) fn is_async(&self) -> bool {
+        matches!(self.call, Call::Async { .. })
+    }
+}
+
+/// The name of a macro of ours, however it is reached.
+pub(crate) fn ours(mac: &Macro) -> Option<String> {
+    let name = mac.path.segments.last()?.ident.to_string();
+    NAMES.contains(&name.as_str()).then_some(name)
+}
+
+/// The first call of ours among the tokens of a foreign macro, where it cannot be rewritten.
+pub(crate) fn hidden_in(tokens: TokenStream) -> Option<Ident> {
+    let mut before: Option<Ident> = None;
+    for token in tokens {
+        match token {
+            TokenTree::Punct(punct) if punct.as_char() == '!' && before.is_some() => return before,
+            TokenTree::Ident(ident) if NAMES.contains(&ident.to_string().as_str()) => before = Some(ident),
+            TokenTree::Group(group) => {
+                if let Some(found) = hidden_in(group.stream()) {
+                    return Some(found);
+                }
+                before = None;
+            }
+            _ => before = None,
+        }
+    }
+    None
+}
+
+const NAMES: [&str; 4] = ["defer", "defer_err", "defer_ok", "keep"];
+
+fn keep(input: ParseStream<'_>) -> syn::Result<Call> {
+    let value = input.parse()?;
+    input.parse::<Token![,]>()?;
+    let cleanup = input.parse()?;
+    input.parse::<Option<Token![,]>>()?;
+    Ok(Call::Keep { value, cleanup })
+}
+
+fn cleanup(when: When) -> impl FnOnce(ParseStream<'_>) -> syn::Result<Call> {
+    move |input| {
+        if input.peek(Token![async]) {
+            return async_cleanup(when, input);
+        }
+        let starts_closure = input.peek(Token![|]) || input.peek(Token![move]) || input.peek(Token![||]);
+        if !starts_closure {
+            let body = rest(input)?;
+            return Ok(plain(when, false, body));
+        }
+        let closure: ExprClosure = input.parse()?;
+        if !input.is_empty() {
+            return Err(input.error("nothing may follow the closure"));
+        }
+        let moves = closure.capture.is_some();
+        match closure.inputs.len() {
+            0 => Ok(plain(when, moves, closure.body.to_token_stream())),
+            1 if when == When::Always => Ok(Call::Aware { closure: Box::new(closure) }),
+            1 => Err(Error::new(
+                closure.inputs.span(),
+                "it is known how the function ended; to look at the ending write `defer!(|end| …)`",
+            )),
+            _ => {
+                Err(Error::new(closure.inputs.span(), "a cleanup is given one thing, the ending: `|end| …`"))
+            }
+        }
+    }
+}
+
+fn plain(when: When, moves: bool, body: TokenStream) -> Call {
+    match when {
+        When::Always => Call::Plain { moves, body },
+        when => Call::Sometimes { when, moves, body },
+    }
+}
+
+/// `async { … }`, `async move { … }`, `async |how| …`, `async move |how| …`.
+fn async_cleanup(when: When, input: ParseStream<'_>) -> syn::Result<Call> {
+    input.parse::<Token![async]>()?;
+    input.parse::<Option<Token![move]>>()?;
+    let how = if input.peek(Token![||]) {
+        input.parse::<Token![||]>()?;
+        None
+    } else if input.peek(Token![|]) {
+        input.parse::<Token![|]>()?;
+        let how = syn::Pat::parse_single(input)?;
+        input.parse::<Token![|]>()?;
+        Some(quote!(#how))
+    } else {
+        None
+    };
+    let body = rest(input)?;
+    Ok(Call::Async { when, how, body })
+}
+
+fn rest(input: ParseStream<'_>) -> syn::Result<TokenStream> {
+    struct All(TokenStream);
+    impl Parse for All {
+        fn parse(input: ParseStream<'_>) -> syn::Result<All> {
+            TokenStream::parse(input).map(All)
+        }
+    }
+    All::parse(input).map(|all| all.0)
+}

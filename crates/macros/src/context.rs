@@ -1,0 +1,121 @@
+//! What the statements of one function share while they are rewritten.
+
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Macro, Path, Type};
+
+/// One function on its way.
+pub(crate) struct Context {
+    /// What it returns; `None` where that type cannot be written again, as `impl Trait`.
+    pub(crate) output: Option<Type>,
+    /// Errors of plain cleanups are kept for the result.
+    pub(crate) keeps_errors: bool,
+    pub(crate) is_async: bool,
+    /// Cleanups may run on another thread.
+    pub(crate) sends: bool,
+    pub(crate) recorded: bool,
+    /// The stack of async cleanups has been declared.
+    pub(crate) has_async_stack: bool,
+    /// How our macros were named: what imported them is used.
+    named: Vec<Path>,
+    next: u32,
+}
+
+impl Context {
+    pub(crate) fn new(
+        output: Option<Type>,
+        keeps_errors: bool,
+        is_async: bool,
+        sends: bool,
+        recorded: bool,
+    ) -> Context {
+        Context {
+            output,
+            keeps_errors,
+            is_async,
+            sends,
+            recorded,
+            has_async_stack: false,
+            named: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// A name that no user can see or write, but for the compiler's messages.
+    pub(crate) fn fresh(&mut self, what: &str) -> Ident {
+        self.next += 1;
+        format_ident!("__{what}_{}", self.next, span = Span::mixed_site())
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.next
+    }
+
+    /// `-> Type`, where the type can be written.
+    pub(crate) fn returns(&self) -> TokenStream {
+        self.output.as_ref().map(|output| quote!(-> #output)).unwrap_or_default()
+    }
+
+    /// Remembers how a macro of ours was named.
+    pub(crate) fn names(&mut self, mac: &Macro) {
+        let same = |path: &Path| path.to_token_stream().to_string() == mac.path.to_token_stream().to_string();
+        if !self.named.iter().any(same) {
+            self.named.push(mac.path.clone());
+        }
+    }
+
+    /// Calls of the macros that do nothing, so that their imports are used.
+    pub(crate) fn mentions(&self) -> TokenStream {
+        let named = &self.named;
+        quote!(#(#named!(@mentioned);)*)
+    }
+
+    /// A closure without parameters around a plain cleanup.
+    pub(crate) fn closure(&self, span: Span, moves: bool, body: &TokenStream) -> TokenStream {
+        let place = place(span);
+        let moves = moves.then(|| quote!(move));
+        let body = braced(body);
+        if self.keeps_errors {
+            let errors = errors();
+            // Named again as a reference, which a `move` closure may take.
+            return quote_spanned! {span=> {
+                let #errors = &#errors;
+                #moves || #errors.keep(#body, #place)
+            }};
+        }
+        quote_spanned!(span=> #moves || ::epilogue::__private::keep(#body, #place))
+    }
+}
+
+/// `file:line` of what stands at `span`.
+pub(crate) fn place(span: Span) -> TokenStream {
+    quote_spanned!(span=> ::core::concat!(::core::file!(), ":", ::core::line!()))
+}
+
+pub(crate) fn errors() -> Ident {
+    Ident::new("__errors", Span::mixed_site())
+}
+
+pub(crate) fn live() -> Ident {
+    Ident::new("__live", Span::mixed_site())
+}
+
+pub(crate) fn async_stack() -> Ident {
+    Ident::new("__async_cleanups", Span::mixed_site())
+}
+
+pub(crate) fn end() -> Ident {
+    Ident::new("__end", Span::mixed_site())
+}
+
+/// `{ body }`, with braces that count as ours: nobody is told that they are superfluous.
+pub(crate) fn braced(body: &TokenStream) -> TokenStream {
+    let mut tokens = body.clone().into_iter();
+    let inner = match (tokens.next(), tokens.next()) {
+        (Some(TokenTree::Group(group)), None) if group.delimiter() == Delimiter::Brace => group.stream(),
+        _ => body.clone(),
+    };
+    let mut braces = Group::new(Delimiter::Brace, inner);
+    braces.set_span(Span::mixed_site());
+    braces.into_token_stream()
+}

@@ -1,0 +1,43 @@
+//! `#[scoped]`: what Go's compiler does to a function that defers, done to a Rust one.
+//!
+//! The attribute rewrites the statements of one function and nothing else: `return` and `?` are
+//! left as they are, and so is every line that does not defer. It knows three storage classes, and
+//! Rust's own drop order makes one last-in-first-out order of all three:
+//!
+//! | a `defer!` that | becomes | may borrow |
+//! |---|---|---|
+//! | stands in the function's own block | a guard in its place | what was declared before it |
+//! | stands in a loop, a branch, a block | an entry of a pile declared before that statement | what was declared before the statement; it owns the rest |
+//! | looks at the ending | inline code after the rest of the function, which becomes a closure | anything: it is built when the rest has run |
+//!
+//! # What this crate does not do
+//!
+//! It holds no code that runs in the program: what the rewritten function calls is in
+//! `epilogue-scope` and `epilogue-task`. It does not look into closures, `async` blocks and nested
+//! functions: each is a function of its own, in which `defer!` is an ordinary guard.
+
+mod async_body;
+mod call;
+mod context;
+mod nested;
+mod settings;
+mod signature;
+mod sync_body;
+
+use proc_macro::TokenStream;
+use syn::{ItemFn, parse_macro_input};
+
+/// Makes a function a scope: its `defer!`s run when the function is left, by whatever door, newest
+/// first, wherever in the function they stand; and they may look at the ending.
+///
+/// For `fn` and `async fn`, methods included. See the crate `epilogue` for what can be written in
+/// such a function, with examples.
+///
+/// `#[scoped(unrecorded)]` leaves the function off the list of live scopes; `#[scoped(local)]`, on
+/// an `async fn`, is for a future that stays on its thread.
+#[proc_macro_attribute]
+pub fn scoped(settings: TokenStream, function: TokenStream) -> TokenStream {
+    let settings = parse_macro_input!(settings as settings::Settings);
+    let function = parse_macro_input!(function as ItemFn);
+    signature::expand(settings, function).unwrap_or_else(|error| error.into_compile_error()).into()
+}

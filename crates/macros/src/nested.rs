@@ -1,0 +1,152 @@
+//! Calls inside a statement: in a loop, a branch, a block.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::visit_mut::{self, VisitMut};
+use syn::{Error, Expr, ExprAsync, ExprClosure, ExprConst, Item, Macro, Stmt, parse_quote_spanned};
+
+use crate::call::{Call, Placed, When, hidden_in, ours};
+use crate::context::{self, Context, braced};
+
+/// What is called inside a statement.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) any: bool,
+    /// At least one looks at the ending.
+    pub(crate) aware: bool,
+    pub(crate) is_async: bool,
+}
+
+/// Looks through a statement without changing it.
+pub(crate) fn find(context: &mut Context, statement: &Stmt) -> syn::Result<Found> {
+    let mut search = Search { context, found: Found::default(), error: None };
+    search.visit_stmt_mut(&mut statement.clone());
+    search.error.map_or(Ok(search.found), Err)
+}
+
+/// Turns the calls inside a statement into entries of `pile`.
+pub(crate) fn rewrite(context: &Context, statement: &Stmt, pile: &Ident, found: &Found) -> syn::Result<Stmt> {
+    let mut rewrite = Rewrite { context, pile, aware: found.aware, error: None };
+    let mut statement = statement.clone();
+    rewrite.visit_stmt_mut(&mut statement);
+    rewrite.error.map_or(Ok(statement), Err)
+}
+
+struct Search<'a> {
+    context: &'a mut Context,
+    found: Found,
+    error: Option<Error>,
+}
+
+impl VisitMut for Search<'_> {
+    fn visit_macro_mut(&mut self, mac: &mut Macro) {
+        match Placed::read(mac) {
+            Ok(Some(placed)) => {
+                self.context.names(mac);
+                self.found.any = true;
+                self.found.aware |= placed.looks_at_the_ending();
+                self.found.is_async |= placed.is_async();
+            }
+            Ok(None) => {
+                if let Some(name) = hidden_in(mac.tokens.clone()) {
+                    let other =
+                        mac.path.segments.last().map(|last| last.ident.to_string()).unwrap_or_default();
+                    let message = format!(
+                        "`{name}!` inside `{other}!` cannot be seen by `#[scoped]`: move it out, or put what is \
+                         in the braces into a function or a closure of its own"
+                    );
+                    join(&mut self.error, Error::new(name.span(), message));
+                }
+            }
+            Err(error) => join(&mut self.error, error),
+        }
+    }
+
+    fn visit_expr_closure_mut(&mut self, _: &mut ExprClosure) {}
+    fn visit_expr_async_mut(&mut self, _: &mut ExprAsync) {}
+    fn visit_expr_const_mut(&mut self, _: &mut ExprConst) {}
+    fn visit_item_mut(&mut self, _: &mut Item) {}
+}
+
+struct Rewrite<'a> {
+    context: &'a Context,
+    pile: &'a Ident,
+    aware: bool,
+    error: Option<Error>,
+}
+
+impl Rewrite<'_> {
+    fn entry(&self, placed: &Placed) -> TokenStream {
+        let (pile, span) = (self.pile, placed.span);
+        match &placed.call {
+            Call::Plain { moves, body } => {
+                let closure = self.context.closure(span, *moves, body);
+                quote_spanned!(span=> #pile.defer(#closure))
+            }
+            Call::Aware { closure } => quote_spanned!(span=> #pile.defer_with(#closure)),
+            Call::Sometimes { when, moves, body } => {
+                let body = braced(body);
+                let moves = moves.then(|| quote!(move));
+                let method = if *when == When::Err { quote!(defer_err) } else { quote!(defer_ok) };
+                quote_spanned!(span=> #pile.#method(#moves || #body))
+            }
+            Call::Async { .. } => crate::async_body::register(placed),
+            Call::Keep { value, cleanup } if self.aware => {
+                quote_spanned!(span=> #pile.keep(#value, #cleanup))
+            }
+            Call::Keep { value, cleanup } if self.context.keeps_errors => {
+                let (errors, place) = (context::errors(), context::place(span));
+                quote_spanned!(span=> #pile.keep_into(&#errors, #place, #value, #cleanup))
+            }
+            Call::Keep { value, cleanup } => quote_spanned!(span=> #pile.keep(#value, #cleanup)),
+        }
+    }
+}
+
+impl VisitMut for Rewrite<'_> {
+    fn visit_stmt_mut(&mut self, statement: &mut Stmt) {
+        if let Stmt::Macro(mac) = statement
+            && ours(&mac.mac).is_some()
+        {
+            match Placed::read(&mac.mac) {
+                Ok(Some(placed)) => {
+                    let entry = self.entry(&placed);
+                    *statement = parse_quote_spanned!(placed.span=> #entry;);
+                }
+                Ok(None) => {}
+                Err(error) => join(&mut self.error, error),
+            }
+            return;
+        }
+        visit_mut::visit_stmt_mut(self, statement);
+    }
+
+    fn visit_expr_mut(&mut self, expression: &mut Expr) {
+        if let Expr::Macro(mac) = expression
+            && ours(&mac.mac).is_some()
+        {
+            match Placed::read(&mac.mac) {
+                Ok(Some(placed)) => {
+                    let entry = self.entry(&placed);
+                    *expression = parse_quote_spanned!(placed.span=> #entry);
+                }
+                Ok(None) => {}
+                Err(error) => join(&mut self.error, error),
+            }
+            return;
+        }
+        visit_mut::visit_expr_mut(self, expression);
+    }
+
+    fn visit_expr_closure_mut(&mut self, _: &mut ExprClosure) {}
+    fn visit_expr_async_mut(&mut self, _: &mut ExprAsync) {}
+    fn visit_expr_const_mut(&mut self, _: &mut ExprConst) {}
+    fn visit_item_mut(&mut self, _: &mut Item) {}
+}
+
+fn join(all: &mut Option<Error>, error: Error) {
+    match all {
+        Some(all) => all.combine(error),
+        None => *all = Some(error),
+    }
+}

@@ -1,0 +1,128 @@
+//! The statements of a `fn`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Error, Stmt};
+
+use crate::call::{Call, Placed, When};
+use crate::context::{self, Context, braced, end, place};
+use crate::nested;
+
+/// Rewrites the statements from here to the end of the function.
+pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<TokenStream> {
+    let Some((first, rest)) = statements.split_first() else { return Ok(TokenStream::new()) };
+    if let Stmt::Macro(mac) = first
+        && let Some(placed) = Placed::read(&mac.mac)?
+    {
+        context.names(&mac.mac);
+        if placed.is_async() {
+            return Err(Error::new(placed.span, "an async cleanup needs an `async fn`"));
+        }
+        if placed.looks_at_the_ending() {
+            let code = inline(&placed);
+            return split(context, &TokenStream::new(), rest, placed.span, code);
+        }
+        if matches!(placed.call, Call::Plain { .. }) {
+            let guard = guard(context, &placed);
+            let rest = expand(context, rest)?;
+            return Ok(quote!(#guard #rest));
+        }
+    }
+    let found = nested::find(context, first)?;
+    if found.is_async {
+        return Err(Error::new(first.span(), "an async cleanup needs an `async fn`"));
+    }
+    if !found.any {
+        let rest = expand(context, rest)?;
+        return Ok(quote!(#first #rest));
+    }
+    let pile = context.fresh("pile");
+    let statement = nested::rewrite(context, first, &pile, &found)?;
+    if found.aware {
+        let declared = quote!(let #pile = ::epilogue::__private::EndingPile::new(););
+        let end = end();
+        let split = split(context, &quote!(#statement), rest, first.span(), quote!(#end.pay_all(#pile);))?;
+        return Ok(quote!(#declared #split));
+    }
+    let kind = pile_kind(context);
+    let rest = expand(context, rest)?;
+    Ok(quote!(let #pile = ::epilogue::#kind::new(); #statement #rest))
+}
+
+pub(crate) fn pile_kind(context: &Context) -> TokenStream {
+    if context.sends { quote!(SendPile) } else { quote!(Pile) }
+}
+
+/// A guard in the place of a plain cleanup.
+pub(crate) fn guard(context: &mut Context, placed: &Placed) -> TokenStream {
+    let Call::Plain { moves, body } = &placed.call else { return TokenStream::new() };
+    let span = placed.span;
+    // The name is seen in the compiler's messages about borrows.
+    let name = proc_macro2::Ident::new("deferred", Span::mixed_site().located_at(span));
+    if !context.recorded {
+        let closure = context.closure(span, *moves, body);
+        return quote_spanned!(span=> let #name = ::epilogue::Defer::new(#closure););
+    }
+    let _ = context.fresh("guard");
+    let (number, live) = (context.number(), context::live());
+    let body = quote_spanned!(span=> { #live.paid(#number); #body });
+    let moves = moves.then(|| quote!(let #live = &#live;));
+    let closure = context.closure(span, moves.is_some(), &body);
+    quote_spanned! {span=>
+        let #name = ::epilogue::Defer::new({
+            ::epilogue::__private::owes(&#live, #number);
+            #moves
+            #closure
+        });
+    }
+}
+
+/// What runs after the rest of the function, with the ending at hand.
+pub(crate) fn inline(placed: &Placed) -> TokenStream {
+    let (span, place, end) = (placed.span, place(placed.span), end());
+    match &placed.call {
+        Call::Aware { closure } => quote_spanned!(span=> #end.pay(#place, #closure);),
+        Call::Sometimes { when, moves, body } => {
+            let body = braced(body);
+            let moves = moves.then(|| quote!(move));
+            let method = if *when == When::Err { quote!(pay_err) } else { quote!(pay_ok) };
+            quote_spanned!(span=> #end.#method(#place, #moves || #body);)
+        }
+        _ => TokenStream::new(),
+    }
+}
+
+/// Moves the rest into a closure and puts code after it.
+fn split(
+    context: &mut Context,
+    statement: &TokenStream,
+    rest: &[Stmt],
+    span: Span,
+    code: TokenStream,
+) -> syn::Result<TokenStream> {
+    let rest = expand(context, rest)?;
+    let (returns, end) = (context.returns(), end());
+    let finish = finish(context, span);
+    Ok(quote! {
+        let mut #end = ::epilogue::__private::attempt(|| #returns { #statement #rest });
+        {
+            #[allow(unused_imports)]
+            use ::epilogue::__private::{CanFail as _, CannotFail as _};
+            let __failed = (&::epilogue::__private::Kind::of_attempt(&#end)).failed();
+            #end.set_failed(__failed);
+        }
+        #code
+        #finish
+    })
+}
+
+pub(crate) fn finish(context: &Context, span: Span) -> TokenStream {
+    let end = end();
+    if context.keeps_errors {
+        let errors = context::errors();
+        quote_spanned!(span=> #end.finish_into(&#errors))
+    } else {
+        quote_spanned!(span=> #end.finish())
+    }
+}

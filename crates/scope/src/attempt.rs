@@ -1,0 +1,296 @@
+//! What `#[scoped]` turns a cleanup into that looks at the ending: the rest of the function is
+//! attempted, the cleanup follows as inline code, and the attempt is concluded.
+//!
+//! The cleanup is built after the rest has run, so it holds no borrow meanwhile.
+
+use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
+
+use crate::attempt_async::AsyncAttempt;
+use crate::boundary::attempt as caught;
+use crate::chain::Mark;
+use crate::cleanup::{BoxError, CleanupError, CleanupErrors, CleanupResult};
+use crate::ending::{Ending, How};
+use crate::pay;
+use crate::pile::Kept;
+
+/// The rest of a function, which has run.
+pub struct Attempt<'env, R> {
+    ending: Ending<'env, R>,
+    mark: Mark,
+}
+
+/// Runs the rest of a function.
+#[inline]
+pub fn attempt<'env, R>(rest: impl FnOnce() -> R) -> Attempt<'env, R> {
+    let mark = Mark::here();
+    Attempt { ending: Ending::new(caught(mark, rest), |_| false), mark }
+}
+
+impl<'env, R> Attempt<'env, R> {
+    /// Tells how to see that a result is a failure.
+    #[inline]
+    pub fn set_failed(&mut self, failed: fn(&R) -> bool) {
+        self.ending.set_failed(failed);
+    }
+
+    /// Runs a cleanup that looks at the ending.
+    #[inline]
+    pub fn pay<C: CleanupResult>(
+        &mut self,
+        place: &'static str,
+        cleanup: impl FnOnce(&mut Ending<'env, R>) -> C,
+    ) {
+        match caught(Mark::here(), || cleanup(&mut self.ending).into_error()) {
+            Ok(error) => {
+                self.ending.chain.forget_recovered();
+                if let Some(error) = error {
+                    self.ending.errors.push(CleanupError::new(place, error));
+                }
+            }
+            Err(newer) => self.ending.chain.append(newer),
+        }
+        pay::rest(&mut self.ending);
+    }
+
+    /// Runs a cleanup if the function is left by anything but `Ok`.
+    #[inline]
+    pub fn pay_err<C: CleanupResult>(&mut self, place: &'static str, cleanup: impl FnOnce() -> C) {
+        if self.ending.how().is_failure() {
+            self.pay(place, |_| cleanup());
+        }
+    }
+
+    /// Runs a cleanup if the function returns, and not with `Err`.
+    #[inline]
+    pub fn pay_ok<C: CleanupResult>(&mut self, place: &'static str, cleanup: impl FnOnce() -> C) {
+        if self.ending.how() == How::Returned {
+            self.pay(place, |_| cleanup());
+        }
+    }
+
+    /// Runs what a statement before the rest has piled up.
+    pub fn pay_all(&mut self, pile: EndingPile<'env, R>) {
+        let mut owed = pile.0.take_all();
+        pay::scope(&mut owed, &mut self.ending, &Default::default());
+    }
+
+    /// What the function returns, or the chain, raised. Errors of cleanups are reported.
+    #[inline]
+    pub fn finish(self) -> R {
+        let (result, errors) = pay::conclude(self.mark, self.ending);
+        errors.iter().for_each(CleanupError::report);
+        result
+    }
+
+    /// The same; errors of cleanups are kept for the function's result.
+    #[inline]
+    pub fn finish_into(self, all: &Errors) -> R {
+        let (result, errors) = pay::conclude(self.mark, self.ending);
+        errors.into_iter().for_each(|error| all.push(error));
+        result
+    }
+}
+
+/// Cleanups of a loop or a branch of which at least one looks at the ending.
+pub struct EndingPile<'a, R>(crate::stack::Stack<'a, Ending<'a, R>>);
+
+impl<'a, R> EndingPile<'a, R> {
+    /// A pile that owes nothing.
+    #[expect(clippy::new_without_default, reason = "of use to `#[scoped]` only")]
+    pub const fn new() -> Self {
+        EndingPile(crate::stack::Stack::new())
+    }
+
+    /// Owes a cleanup that looks at the ending.
+    #[track_caller]
+    pub fn defer_with<C: CleanupResult>(&self, cleanup: impl FnOnce(&mut Ending<'a, R>) -> C + 'a) {
+        let place = std::panic::Location::caller();
+        let registration = crate::record::Registration::new("scoped", place);
+        self.0.push(move |end| cleanup(end).into_error(), place, registration);
+    }
+
+    /// Owes a cleanup.
+    #[track_caller]
+    pub fn defer<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'a) {
+        self.defer_with(move |_| cleanup());
+    }
+
+    /// Owes a cleanup with the value it ends, which stays usable meanwhile.
+    #[track_caller]
+    #[expect(clippy::mut_from_ref, reason = "as for `Pile::keep`")]
+    pub fn keep<T: 'a, C: CleanupResult>(&self, value: T, cleanup: impl FnOnce(T) -> C + 'a) -> &mut T {
+        let (mut value, owner) = Kept::new(value);
+        self.defer(move || cleanup(owner.take()));
+        // SAFETY: as in `Pile::keep`.
+        unsafe { value.as_mut() }
+    }
+
+    /// Owes a cleanup for anything but `Ok`.
+    #[track_caller]
+    pub fn defer_err<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'a) {
+        self.defer_with(move |end| {
+            end.how().is_failure().then(cleanup).and_then(C::into_error).map_or(Ok(()), Err)
+        });
+    }
+
+    /// Owes a cleanup for a return that is not `Err`.
+    #[track_caller]
+    pub fn defer_ok<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'a) {
+        self.defer_with(move |end| {
+            (end.how() == How::Returned).then(cleanup).and_then(C::into_error).map_or(Ok(()), Err)
+        });
+    }
+}
+
+/// The errors of a function's guards and piles, for its result.
+///
+/// Reported when dropped: where the result's type cannot hold them, and on a panic.
+#[derive(Default)]
+pub struct Errors(Mutex<Vec<CleanupError>>);
+
+impl Errors {
+    /// No errors.
+    #[inline]
+    pub const fn new() -> Errors {
+        Errors(Mutex::new(Vec::new()))
+    }
+
+    /// Keeps what a cleanup returned.
+    #[inline(always)]
+    pub fn keep(&self, value: impl CleanupResult, place: &'static str) {
+        if let Some(error) = value.into_error() {
+            self.add(error, place);
+        }
+    }
+
+    #[cold]
+    fn add(&self, error: BoxError, place: &'static str) {
+        self.push(CleanupError::new(place, error));
+    }
+
+    #[cold]
+    pub(crate) fn push(&self, error: CleanupError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+    }
+
+    #[inline]
+    fn take(&mut self) -> Vec<CleanupError> {
+        std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Errors {
+    #[inline]
+    fn drop(&mut self) {
+        self.take().iter().for_each(CleanupError::report);
+    }
+}
+
+/// Calls the rest of a function. A closure that is called where it stands could not return what it
+/// borrows mutably.
+#[inline(always)]
+pub fn call_once<R>(rest: impl FnOnce() -> R) -> R {
+    rest()
+}
+
+/// The type of a result. Of two traits with the same method the compiler takes the first that fits:
+/// the one for `Kind` itself, then the one for a reference to it.
+pub struct Kind<R>(PhantomData<fn() -> R>);
+
+impl<R> Kind<R> {
+    /// The type of this result.
+    #[inline]
+    pub fn of(_: &R) -> Kind<R> {
+        Kind(PhantomData)
+    }
+
+    /// The type of what this attempt returns.
+    #[inline]
+    pub fn of_attempt(_: &Attempt<'_, R>) -> Kind<R> {
+        Kind(PhantomData)
+    }
+
+    /// The type of what this attempt returns.
+    #[inline]
+    pub fn of_async_attempt(_: &AsyncAttempt<R>) -> Kind<R> {
+        Kind(PhantomData)
+    }
+}
+
+/// For a `Result`, of whatever error.
+pub trait CanFail<R> {
+    /// Whether a result is a failure.
+    fn failed(&self) -> fn(&R) -> bool;
+}
+
+impl<T, E> CanFail<Result<T, E>> for Kind<Result<T, E>> {
+    fn failed(&self) -> fn(&Result<T, E>) -> bool {
+        Result::is_err
+    }
+}
+
+/// For every other type.
+pub trait CannotFail<R> {
+    /// No result is a failure.
+    fn failed(&self) -> fn(&R) -> bool;
+}
+
+impl<R> CannotFail<R> for &Kind<R> {
+    #[inline]
+    fn failed(&self) -> fn(&R) -> bool {
+        |_| false
+    }
+}
+
+/// For a `Result` whose error can be made from [`CleanupErrors`].
+pub trait CanHold {
+    /// How the errors of cleanups get into it.
+    fn holds(&self) -> Joins;
+}
+
+impl<T, E: From<CleanupErrors>> CanHold for Kind<Result<T, E>> {
+    #[inline]
+    fn holds(&self) -> Joins {
+        Joins
+    }
+}
+
+/// For every other type.
+pub trait CannotHold {
+    /// Where the errors of cleanups go.
+    fn holds(&self) -> Reports;
+}
+
+impl<R> CannotHold for &Kind<R> {
+    #[inline]
+    fn holds(&self) -> Reports {
+        Reports
+    }
+}
+
+/// Errors of cleanups become part of the result.
+pub struct Joins;
+
+/// Errors of cleanups are reported.
+pub struct Reports;
+
+impl Joins {
+    /// The result with the errors.
+    #[inline]
+    pub fn join<T, E: From<CleanupErrors>>(self, result: Result<T, E>, mut errors: Errors) -> Result<T, E> {
+        match CleanupErrors::new(errors.take()) {
+            None => result,
+            Some(errors) => errors.join(result),
+        }
+    }
+}
+
+impl Reports {
+    /// The result as it is.
+    #[inline]
+    pub fn join<R>(self, result: R, errors: Errors) -> R {
+        drop(errors);
+        result
+    }
+}

@@ -1,0 +1,189 @@
+//! The two thread-local lists beside the unwinder, and the marks that keep boundaries apart.
+
+use std::cell::{Cell, RefCell};
+
+use super::link::{Note, address};
+use super::{Chain, Link, Payload};
+use crate::report;
+
+/// How long the two lists were when a boundary was entered. What lies below belongs to outer
+/// boundaries: a freed box's address can be used again, so a lookup must not reach there.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    overtaking: u32,
+    history: u32,
+}
+
+impl Mark {
+    #[inline]
+    pub(crate) fn here() -> Mark {
+        LENGTHS.get()
+    }
+
+    /// The chain of a payload that was just caught at this mark.
+    #[cold]
+    pub(crate) fn chain_of(self, caught: Payload) -> Chain {
+        let mut filed = Filing::since(self);
+        let mut links = Vec::with_capacity(1);
+        filed.read(caught, &mut links);
+        for overtaking in take_overtaking(self) {
+            filed.read(overtaking, &mut links);
+        }
+        Chain::of(links)
+    }
+
+    /// After a normal return: panics that a foreign `catch_unwind` left behind belong to nobody
+    /// any more, so they are reported.
+    #[inline]
+    pub(crate) fn settle(self) {
+        let now = LENGTHS.get();
+        if now.overtaking != self.overtaking || now.history != self.history {
+            self.settle_lists();
+        }
+    }
+
+    #[cold]
+    fn settle_lists(self) {
+        report_orphans(take_overtaking(self));
+        self.truncate_history();
+    }
+
+    pub(crate) fn truncate_history(self) {
+        drop(Filing::since(self));
+    }
+}
+
+/// Keeps a panic that escaped a cleanup while the thread was unwinding already.
+#[cold]
+#[inline(never)]
+pub(crate) fn keep_overtaking(payload: Payload) {
+    let mut payload = Some(payload);
+    let kept = LISTS.try_with(|lists| {
+        if let Some(payload) = payload.take() {
+            lists.overtaking.borrow_mut().push(payload);
+        }
+        lists.note_lengths();
+    });
+    if kept.is_err() {
+        // The thread is being torn down: no boundary can follow.
+        report_orphans(payload.into_iter().collect());
+    }
+}
+
+/// Files `older` links under the address of the newest one, which is about to be raised.
+pub(super) fn file(newest: Link, older: Vec<Link>) -> Payload {
+    let (mut payload, recovered) = newest.split();
+    if older.is_empty() && recovered.is_empty() {
+        return payload;
+    }
+    if size_of_val(&*payload) == 0 {
+        payload = Box::new(Carried(payload, 0));
+    }
+    let address = address(&payload);
+    // Where the thread is being torn down, the older links go down with it.
+    let _ = LISTS.try_with(|lists| {
+        lists.history.borrow_mut().push(Filed { address, older, recovered });
+        lists.note_lengths();
+    });
+    payload
+}
+
+#[cold]
+pub(crate) fn report_orphans(orphans: Vec<Payload>) {
+    for orphan in orphans {
+        report::panicked("a cleanup on an unwinding thread", &*orphan);
+    }
+}
+
+thread_local! {
+    // Read at every boundary: no destructor, so no registration check on the good path.
+    static LENGTHS: Cell<Mark> = const { Cell::new(Mark { overtaking: 0, history: 0 }) };
+    static LISTS: Lists = const { Lists {
+        overtaking: RefCell::new(Vec::new()),
+        history: RefCell::new(Vec::new()),
+    } };
+}
+
+struct Lists {
+    overtaking: RefCell<Vec<Payload>>,
+    history: RefCell<Vec<Filed>>,
+}
+
+/// The older links of a payload in flight.
+struct Filed {
+    address: usize,
+    older: Vec<Link>,
+    recovered: Vec<Note>,
+}
+
+impl Lists {
+    fn note_lengths(&self) {
+        let length = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        LENGTHS.set(Mark {
+            overtaking: length(self.overtaking.borrow().len()),
+            history: length(self.history.borrow().len()),
+        });
+    }
+}
+
+impl Drop for Lists {
+    fn drop(&mut self) {
+        report_orphans(std::mem::take(self.overtaking.get_mut()));
+    }
+}
+
+/// A payload of size zero has no address of its own, so it travels in this box while it has a
+/// history.
+struct Carried(Payload, #[allow(dead_code, reason = "gives the box an address")] u8);
+
+/// What was filed since a mark, taken out to be looked through.
+struct Filing(Vec<Filed>);
+
+impl Filing {
+    fn since(mark: Mark) -> Filing {
+        if LENGTHS.get().history == mark.history {
+            return Filing(Vec::new());
+        }
+        let taken = LISTS.try_with(|lists| {
+            let taken = split_off(&lists.history, mark.history);
+            lists.note_lengths();
+            taken
+        });
+        Filing(taken.unwrap_or_default())
+    }
+
+    /// Adds a payload with its older links.
+    fn read(&mut self, payload: Payload, links: &mut Vec<Link>) {
+        let wanted = address(&payload);
+        let filed = self.0.iter().rposition(|filed| filed.address == wanted).map(|at| self.0.swap_remove(at));
+        let payload = match payload.downcast::<Carried>() {
+            Ok(carried) => carried.0,
+            Err(payload) => payload,
+        };
+        match filed {
+            Some(Filed { older, recovered, .. }) => {
+                links.extend(older);
+                links.push(Link::join(payload, recovered));
+            }
+            None => links.push(Link::new(payload)),
+        }
+    }
+}
+
+fn take_overtaking(mark: Mark) -> Vec<Payload> {
+    if LENGTHS.get().overtaking == mark.overtaking {
+        return Vec::new();
+    }
+    let taken = LISTS.try_with(|lists| {
+        let taken = split_off(&lists.overtaking, mark.overtaking);
+        lists.note_lengths();
+        taken
+    });
+    taken.unwrap_or_default()
+}
+
+fn split_off<T>(list: &RefCell<Vec<T>>, from: u32) -> Vec<T> {
+    let mut list = list.borrow_mut();
+    let from = (from as usize).min(list.len());
+    list.split_off(from)
+}

@@ -1,0 +1,361 @@
+//! A stack of cleanups of different types, stored by value: no allocation for the first few, one
+//! for every doubling after that.
+//!
+//! Each entry is a [`Header`] with the closure behind it. Entries are found from the top downwards,
+//! by offsets, so a stack that holds entries may be moved. The closures lie in words of their own
+//! that nothing else touches until the entry is popped: a reference into one stays valid meanwhile.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, align_of, size_of};
+use std::panic::Location;
+use std::ptr::NonNull;
+
+use crate::cleanup::BoxError;
+use crate::record::Registration;
+
+/// The words before the first allocation: four cleanups with two captured words each.
+const INLINE_WORDS: usize = 28;
+const FIRST_CHUNK_WORDS: usize = 128;
+const LARGEST_CHUNK_WORDS: usize = 1 << 13;
+
+type Word = MaybeUninit<usize>;
+
+/// A stack of `FnOnce(&mut Cx)`; the closures may borrow for `'a`.
+///
+/// Dropped with entries on it, it drops their closures and runs none.
+pub(crate) struct Stack<'a, Cx> {
+    inline: UnsafeCell<[Word; INLINE_WORDS]>,
+    chunks: UnsafeCell<Vec<Chunk>>,
+    top: Cell<Option<Pos>>,
+    free: Cell<Pos>,
+    length: Cell<u32>,
+    pushed: Cell<u32>,
+    // Owns closures that borrow for 'a and take a `&mut Cx`. Invariant: what is pushed through a
+    // shared reference must live as long as the owner believes.
+    _owns: PhantomData<Cell<Owned<'a, Cx>>>,
+}
+
+type Owned<'a, Cx> = Box<dyn FnOnce(&mut Cx) + 'a>;
+
+/// Chunk 0 is the inline one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Pos {
+    chunk: u32,
+    word: u32,
+}
+
+struct Chunk {
+    words: NonNull<Word>,
+    length: usize,
+}
+
+struct Header {
+    ops: &'static Ops,
+    below: Option<Pos>,
+    place: &'static Location<'static>,
+    registration: Registration,
+    id: u32,
+    /// Taken out of the middle: nothing is left but the header.
+    gone: bool,
+}
+
+const HEADER_WORDS: usize = size_of::<Header>().div_ceil(size_of::<usize>());
+const _: () = assert!(align_of::<Header>() <= align_of::<usize>());
+
+/// What can be done with a closure whose type is forgotten.
+struct Ops {
+    /// Moves the closure out and runs it with the `&mut Cx` behind the second pointer.
+    run: unsafe fn(NonNull<u8>, *mut ()) -> Option<BoxError>,
+    /// Drops the closure in place.
+    drop: unsafe fn(NonNull<u8>),
+}
+
+/// A cleanup that was just popped. Its closure still lies in the stack.
+pub(crate) struct Top {
+    ops: &'static Ops,
+    data: NonNull<u8>,
+    pub(crate) place: &'static Location<'static>,
+    pub(crate) registration: Registration,
+    pub(crate) id: u32,
+}
+
+impl<'a, Cx> Stack<'a, Cx> {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Stack {
+            inline: UnsafeCell::new([const { MaybeUninit::uninit() }; INLINE_WORDS]),
+            chunks: UnsafeCell::new(Vec::new()),
+            top: Cell::new(None),
+            free: Cell::new(Pos { chunk: 0, word: 0 }),
+            length: Cell::new(0),
+            pushed: Cell::new(0),
+            _owns: PhantomData,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length.get() as usize
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length.get() == 0
+    }
+
+    /// Puts a cleanup on top. Returns its id and where its closure lies, which stays there until
+    /// it is popped and the stack is not moved.
+    #[inline]
+    pub(crate) fn push<F>(
+        &self,
+        cleanup: F,
+        place: &'static Location<'static>,
+        registration: Registration,
+    ) -> (u32, NonNull<F>)
+    where
+        F: FnOnce(&mut Cx) -> Option<BoxError> + 'a,
+    {
+        if align_of::<F>() <= align_of::<usize>() {
+            return self.put(cleanup, place, registration);
+        }
+        let mut boxed = Box::new(cleanup);
+        let data = NonNull::from(&mut *boxed);
+        (self.put(move |cx: &mut Cx| boxed(cx), place, registration).0, data)
+    }
+
+    /// `F` is aligned no more strictly than the words of the stack.
+    #[inline]
+    fn put<F>(
+        &self,
+        cleanup: F,
+        place: &'static Location<'static>,
+        registration: Registration,
+    ) -> (u32, NonNull<F>)
+    where
+        F: FnOnce(&mut Cx) -> Option<BoxError> + 'a,
+    {
+        let (at, header) = self.reserve(HEADER_WORDS + size_of::<F>().div_ceil(size_of::<usize>()));
+        let id = self.pushed.get();
+        self.pushed.set(id.wrapping_add(1));
+        let ops = &Ops { run: run::<F, Cx>, drop: drop_in_place::<F> };
+        let below = self.top.get();
+        // SAFETY: `reserve` gave that many words that nothing else uses, aligned for a `usize`, which
+        // is enough for both values.
+        let data = unsafe {
+            header.cast().write(Header { ops, below, place, registration, id, gone: false });
+            let data = header.add(HEADER_WORDS).cast::<F>();
+            data.write(cleanup);
+            data
+        };
+        self.top.set(Some(at));
+        self.length.set(self.length.get() + 1);
+        (id, data)
+    }
+
+    /// Takes the newest cleanup off. Its words are free from now on: run it or drop it before
+    /// anything else is pushed.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Top> {
+        loop {
+            let at = self.top.get()?;
+            let words = self.words(at);
+            // SAFETY: `top` is where `push` wrote a header, which is read once: afterwards `top` is
+            // below it.
+            let header = unsafe { words.cast::<Header>().read() };
+            self.top.set(header.below);
+            self.free.set(at);
+            self.release_above(at.chunk);
+            if header.gone {
+                continue;
+            }
+            self.length.set(self.length.get() - 1);
+            let Header { ops, place, registration, id, .. } = header;
+            // SAFETY: within the words that `push` reserved for the entry.
+            let data = unsafe { words.add(HEADER_WORDS).cast() };
+            return Some(Top { ops, data, place, registration, id });
+        }
+    }
+
+    /// Takes out the cleanup with this id, wherever it is. `None` when it is not pending here.
+    pub(crate) fn take(&self, id: u32) -> Option<Top> {
+        let mut next = self.top.get();
+        while let Some(at) = next {
+            let words = self.words(at);
+            // SAFETY: `at` is the place of a header that `push` wrote and nobody has popped. No
+            // other reference to it exists: the stack is used by one thread, and none is handed out.
+            let header = unsafe { words.cast::<Header>().as_mut() };
+            if header.id == id && !header.gone {
+                header.gone = true;
+                self.length.set(self.length.get() - 1);
+                let registration = std::mem::take(&mut header.registration);
+                // SAFETY: within the words that `push` reserved for the entry.
+                let data = unsafe { words.add(HEADER_WORDS).cast() };
+                return Some(Top { ops: header.ops, data, place: header.place, registration, id });
+            }
+            next = header.below;
+        }
+        None
+    }
+
+    /// Moves everything to a stack of its own.
+    pub(crate) fn take_all(&self) -> Self {
+        let taken = Stack::new();
+        // SAFETY: both are used by this thread alone, and no reference into them is alive: entries
+        // lie in words, and a word may be copied as it is. They are forgotten here below.
+        unsafe {
+            taken.inline.get().copy_from_nonoverlapping(self.inline.get(), 1);
+            std::ptr::swap(taken.chunks.get(), self.chunks.get());
+        }
+        taken.top.set(self.top.take());
+        taken.free.set(self.free.replace(Pos { chunk: 0, word: 0 }));
+        taken.length.set(self.length.take());
+        taken.pushed.set(self.pushed.get());
+        taken
+    }
+
+    /// Finds room for so many words and marks it used.
+    #[inline]
+    fn reserve(&self, words: usize) -> (Pos, NonNull<Word>) {
+        let at = self.free.get();
+        let room = self.chunk_length(at.chunk) - at.word as usize;
+        if words <= room {
+            // In range: the chunk's length fits a u32.
+            self.free.set(Pos { chunk: at.chunk, word: at.word + words as u32 });
+            return (at, self.words(at));
+        }
+        self.grow(words)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&self, words: usize) -> (Pos, NonNull<Word>) {
+        // SAFETY: the vector is touched only by this thread, within calls that do not overlap.
+        let chunks = unsafe { &mut *self.chunks.get() };
+        // Above the chunk in use there is at most one, kept empty by `release_above`.
+        let in_use = self.free.get().chunk as usize;
+        if chunks.get(in_use).is_none_or(|spare| spare.length < words) {
+            chunks.truncate(in_use);
+            Stack::<Cx>::add_chunk(chunks, words);
+        }
+        let at = Pos { chunk: in_use as u32 + 1, word: 0 };
+        self.free.set(Pos { word: words as u32, ..at });
+        (at, self.words(at))
+    }
+
+    fn add_chunk(chunks: &mut Vec<Chunk>, words: usize) {
+        let last = chunks.last().map_or(FIRST_CHUNK_WORDS / 2, |chunk| chunk.length);
+        chunks.push(Chunk::new((last * 2).min(LARGEST_CHUNK_WORDS).max(words)));
+    }
+
+    #[inline]
+    fn chunk_length(&self, chunk: u32) -> usize {
+        if chunk == 0 {
+            return INLINE_WORDS;
+        }
+        // SAFETY: as in `grow`; chunk n is at index n - 1.
+        unsafe { (&(*self.chunks.get()))[chunk as usize - 1].length }
+    }
+
+    #[inline]
+    fn words(&self, at: Pos) -> NonNull<Word> {
+        let start = if at.chunk == 0 {
+            // SAFETY: a pointer into `self` is not null.
+            unsafe { NonNull::new_unchecked(self.inline.get().cast::<Word>()) }
+        } else {
+            // SAFETY: as in `chunk_length`.
+            unsafe { (&(*self.chunks.get()))[at.chunk as usize - 1].words }
+        };
+        // SAFETY: positions lie within their chunk.
+        unsafe { start.add(at.word as usize) }
+    }
+
+    /// Frees the chunks above one that has entries again, but for one: a loop that pushes and pops
+    /// at the edge must not allocate each time.
+    #[inline]
+    fn release_above(&mut self, chunk: u32) {
+        let chunks = self.chunks.get_mut();
+        if chunks.len() > chunk as usize + 1 {
+            chunks.truncate(chunk as usize + 1);
+        }
+    }
+}
+
+impl<Cx> Drop for Stack<'_, Cx> {
+    fn drop(&mut self) {
+        while let Some(top) = self.pop() {
+            drop(top);
+        }
+    }
+}
+
+impl Top {
+    /// Runs the cleanup.
+    ///
+    /// # Safety
+    ///
+    /// Nothing was pushed onto, or popped from, the stack since, and it was not moved; `cx` is
+    /// what that stack's closures take.
+    #[inline]
+    pub(crate) unsafe fn run<Cx>(self, cx: &mut Cx) -> Option<BoxError> {
+        let (run, data) = (self.ops.run, self.data);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "`run` takes the closure; dropping it here would be twice"
+        )]
+        std::mem::forget(self);
+        // SAFETY: by this function's contract the closure still lies there, and takes a `Cx`.
+        unsafe { run(data, std::ptr::from_mut(cx).cast()) }
+    }
+}
+
+impl Drop for Top {
+    fn drop(&mut self) {
+        // SAFETY: the closure still lies there: whoever pops drops or runs before pushing again.
+        unsafe { (self.ops.drop)(self.data) }
+    }
+}
+
+impl Chunk {
+    fn new(length: usize) -> Chunk {
+        let layout = Chunk::layout(length);
+        // SAFETY: no chunk has zero words.
+        let words = unsafe { alloc(layout) };
+        let words = NonNull::new(words.cast()).unwrap_or_else(|| handle_alloc_error(layout));
+        Chunk { words, length }
+    }
+
+    fn layout(length: usize) -> Layout {
+        match Layout::array::<Word>(length) {
+            Ok(layout) => layout,
+            Err(_) => unreachable!("a closure is smaller than the address space"),
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout in `new`, and freed once.
+        unsafe { dealloc(self.words.as_ptr().cast(), Chunk::layout(self.length)) }
+    }
+}
+
+/// # Safety
+///
+/// `data` points to an `F` that is taken by this call, `cx` to a `Cx` that nobody else uses.
+unsafe fn run<F, Cx>(data: NonNull<u8>, cx: *mut ()) -> Option<BoxError>
+where
+    F: FnOnce(&mut Cx) -> Option<BoxError>,
+{
+    // SAFETY: this function's contract.
+    let (cleanup, cx) = unsafe { (data.cast::<F>().read(), &mut *cx.cast::<Cx>()) };
+    cleanup(cx)
+}
+
+/// # Safety
+///
+/// `data` points to an `F` that nobody uses afterwards.
+unsafe fn drop_in_place<F>(data: NonNull<u8>) {
+    // SAFETY: this function's contract.
+    unsafe { data.cast::<F>().drop_in_place() }
+}

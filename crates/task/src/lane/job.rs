@@ -1,0 +1,62 @@
+//! One job: what one scope owed.
+
+use std::sync::Arc;
+
+use epilogue_scope::How;
+
+use super::{place, state};
+use crate::pay::{self, IntoReport};
+use crate::stack::Shared;
+
+/// A runtime may go away under a job, and the lane's thread may fail to make one; not without end.
+const MOST_DROPS: u8 = 8;
+
+/// A job. Dropped half-way, by a runtime that goes away, it hands itself back to the lane.
+pub(super) struct Job {
+    shared: Option<Arc<Shared>>,
+    how: How,
+    /// How often a driver has dropped it.
+    dropped: u8,
+    id: u64,
+}
+
+impl Job {
+    pub(super) fn new(shared: Arc<Shared>, how: How) -> Job {
+        let id = state::LANE.note(&shared);
+        Job { shared: Some(shared), how, dropped: 0, id }
+    }
+
+    pub(super) fn was_dropped(&self) -> bool {
+        self.dropped > 0
+    }
+
+    /// Pays everything.
+    pub(super) async fn run(mut self) {
+        if let Some(shared) = self.shared.clone() {
+            pay::down(&shared, 0, &mut IntoReport(self.how)).await;
+        }
+        self.shared = None;
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        match self.shared.take() {
+            None => state::LANE.end(self.id),
+            Some(shared) => {
+                let job = Job { shared: Some(shared), how: self.how, dropped: self.dropped + 1, id: self.id };
+                if job.dropped > MOST_DROPS { job.give_up() } else { place(job) }
+            }
+        }
+    }
+}
+
+impl Job {
+    /// No driver can be had: what is owed is said to be lost, one by one.
+    pub(super) fn give_up(mut self) {
+        for place in self.shared.take().iter().flat_map(|shared| shared.places()) {
+            let why = std::io::Error::other("it could not be run: there is no thread and no runtime for it");
+            epilogue_scope::report::failed(&place, &why);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What everybody knows of the lane: the jobs, and who drives them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::Adopted;
+use crate::stack::Shared;
+
+/// The lane of this process.
+pub(super) static LANE: Lane = Lane { state: Mutex::new(State::new()), changed: Condvar::new() };
+
+pub(super) struct Lane {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    jobs: usize,
+    /// What each job has still to pay, to name it if it cannot be waited for.
+    named: Vec<(u64, Weak<Shared>)>,
+    next: u64,
+    drivers: Vec<(u64, Handle)>,
+    exit_limit: Duration,
+    waited_for: bool,
+    /// Made with the first waiter.
+    waiters: Option<watch::Sender<usize>>,
+}
+
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// A scope that is alive: it may still come to the lane.
+pub(crate) struct Alive(());
+
+impl Alive {
+    #[inline]
+    pub(crate) fn new() -> Alive {
+        ALIVE.fetch_add(1, Ordering::Relaxed);
+        Alive(())
+    }
+}
+
+impl Drop for Alive {
+    #[inline]
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn alive() -> usize {
+    ALIVE.load(Ordering::Relaxed)
+}
+
+/// A job that was not finished when somebody asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// Where the cleanups were registered that have not begun, in the order they would run in. The
+    /// one that is running is not among them.
+    pub left: Vec<String>,
+}
+
+/// What the lane has not finished.
+pub fn unfinished() -> Vec<Unfinished> {
+    let jobs: Vec<_> = LANE.lock().named.iter().filter_map(|(_, job)| job.upgrade()).collect();
+    jobs.into_iter().map(|shared| Unfinished { left: shared.places() }).collect()
+}
+
+impl State {
+    const fn new() -> State {
+        State {
+            jobs: 0,
+            named: Vec::new(),
+            next: 0,
+            drivers: Vec::new(),
+            exit_limit: Duration::from_secs(10),
+            waited_for: false,
+            waiters: None,
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(waiters) = &self.waiters {
+            waiters.send_replace(self.jobs);
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn begin(&self) {
+        let mut state = self.lock();
+        state.jobs += 1;
+        state.tell();
+    }
+
+    pub(super) fn note(&self, shared: &Arc<Shared>) -> u64 {
+        let mut state = self.lock();
+        state.next += 1;
+        let id = state.next;
+        state.named.push((id, Arc::downgrade(shared)));
+        id
+    }
+
+    pub(super) fn end(&self, id: u64) {
+        let mut state = self.lock();
+        state.jobs -= 1;
+        state.named.retain(|(named, _)| *named != id);
+        state.tell();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn jobs(&self) -> usize {
+        self.lock().jobs
+    }
+
+    pub(super) async fn drained(&self) {
+        let mut jobs = {
+            let mut state = self.lock();
+            let now = state.jobs;
+            state.waiters.get_or_insert_with(|| watch::Sender::new(now)).subscribe()
+        };
+        // The sender lives as long as the process.
+        let _ = jobs.wait_for(|jobs| *jobs == 0).await;
+    }
+
+    pub(super) fn wait(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut state = self.lock();
+        while state.jobs > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Waits until no scope is alive, or the limit is over.
+    pub(super) fn wait_for_late(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        let mut state = self.lock();
+        while alive() > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            // Nobody tells when a scope ends that owes nothing, so look again now and then.
+            let soon = left.min(Duration::from_millis(2));
+            state = self.changed.wait_timeout(state, soon).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub(super) fn driver(&self) -> Option<Handle> {
+        self.lock().drivers.last().map(|(_, handle)| handle.clone())
+    }
+
+    pub(super) fn adopt(&self, runtime: Handle) -> Adopted {
+        let mut state = self.lock();
+        state.next += 1;
+        let id = state.next;
+        state.drivers.push((id, runtime));
+        Adopted(id)
+    }
+
+    pub(super) fn release(&self, id: u64) {
+        let released = {
+            let mut state = self.lock();
+            let at = state.drivers.iter().position(|(driver, _)| *driver == id);
+            at.map(|at| state.drivers.remove(at))
+        };
+        drop(released);
+    }
+
+    pub(super) fn set_exit_limit(&self, limit: Duration) {
+        self.lock().exit_limit = limit;
+    }
+
+    pub(super) fn set_waited_for(&self, elsewhere: bool) {
+        self.lock().waited_for = elsewhere;
+    }
+
+    /// How long an exiting process waits; `None` when somebody else does.
+    pub(super) fn exit_limit(&self) -> Option<Duration> {
+        let state = self.lock();
+        (!state.waited_for).then_some(state.exit_limit)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

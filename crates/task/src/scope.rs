@@ -1,0 +1,312 @@
+//! The async scope.
+
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use epilogue_scope::__private::{AsyncAttempt, attempt_async};
+use epilogue_scope::record::Live;
+use epilogue_scope::{CleanupError, CleanupErrors, CleanupResult, How};
+
+use crate::entry::{When, lazy};
+use crate::pay::{self, IntoReport};
+use crate::policy::TaskPanic;
+use crate::stack::{AsyncDeferred, AsyncStack, ScopeClosed, Shared};
+use crate::task::{self, Task};
+
+/// Runs `body`, then what it registered on the scope, newest first, and returns what the body
+/// returned, or raises what is in flight.
+///
+/// The body may borrow; the cleanups may not, because they may outlive it. An error that a cleanup
+/// returns goes to the [report sink](epilogue_scope::report); [`try_async_scope`] puts it into the
+/// result instead. Cleanups see [`How::Returned`] also when the body returned an `Err`, which only
+/// `try_async_scope` can tell.
+///
+/// # Panics
+///
+/// Raises the newest panic in flight.
+///
+/// # Cancel safety
+///
+/// Dropped in the middle of the body, it runs every cleanup on the [`lane`](crate::lane) with
+/// [`How::Cancelled`]; dropped while it runs the cleanups, it runs the rest there, the one that was
+/// cut included, which goes on where it was.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use epilogue_task::async_scope;
+///
+/// let total = async_scope(async |s| {
+///     s.defer(async |how| println!("the connection is closed; the body {how:?}"));
+///     1 + 2
+/// })
+/// .await;
+/// assert_eq!(total, 3);
+/// # }
+/// ```
+#[track_caller]
+pub fn async_scope<F, T>(body: F) -> impl Future<Output = T>
+where
+    F: AsyncFnOnce(&AsyncScope) -> T,
+{
+    let place = Location::caller();
+    async move {
+        let (result, errors) = run(body, |_| false, place).await.conclude();
+        errors.iter().for_each(CleanupError::report);
+        result
+    }
+}
+
+/// [`async_scope`] for a fallible body: an error of a cleanup is not lost in the sink, and cleanups
+/// can tell [failure](How::Failed) from success.
+///
+/// # Errors
+///
+/// The body's own error stays as it is, and the cleanups' errors go to the report sink. Where the
+/// body returned `Ok`, the cleanups' errors become the result, by `E: From<CleanupErrors>`.
+///
+/// # Panics
+///
+/// As [`async_scope`].
+///
+/// # Cancel safety
+///
+/// As [`async_scope`]. The errors of what runs on the lane are reported: nobody waits for a result.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use epilogue_scope::CleanupErrors;
+/// use epilogue_task::try_async_scope;
+///
+/// let saved: Result<u32, CleanupErrors> = try_async_scope(async |s| {
+///     s.defer(async |_| Err::<(), _>("the pool is stuck"));
+///     Ok(7)
+/// })
+/// .await;
+/// assert!(saved.unwrap_err().to_string().ends_with("failed: the pool is stuck"));
+/// # }
+/// ```
+#[track_caller]
+pub fn try_async_scope<F, T, E>(body: F) -> impl Future<Output = Result<T, E>>
+where
+    F: AsyncFnOnce(&AsyncScope) -> Result<T, E>,
+    E: From<CleanupErrors>,
+{
+    let place = Location::caller();
+    async move {
+        let (result, errors) = run(body, Result::is_err, place).await.conclude();
+        match CleanupErrors::new(errors) {
+            Some(errors) => errors.join(result),
+            None => result,
+        }
+    }
+}
+
+async fn run<F, R>(body: F, failed: fn(&R) -> bool, place: &'static Location<'static>) -> AsyncAttempt<R>
+where
+    F: AsyncFnOnce(&AsyncScope) -> R,
+{
+    let live = Live::enter(std::any::type_name::<F>(), place);
+    let scope = AsyncScope { stack: AsyncStack::listed(live) };
+    let mut attempt = attempt_async(body(&scope)).await;
+    attempt.set_failed(failed);
+    scope.stack.pay_down(0, &mut attempt).await;
+    attempt
+}
+
+/// What an [`async_scope`] owes.
+pub struct AsyncScope {
+    stack: AsyncStack,
+}
+
+impl AsyncScope {
+    /// Registers a cleanup: the closure is called, and its future run, when the scope is left by any
+    /// door. It is told how.
+    #[track_caller]
+    pub fn defer<F, Fut>(&self, cleanup: F) -> AsyncDeferred
+    where
+        F: FnOnce(How) -> Fut + Send + 'static,
+        Fut: Future<Output: CleanupResult> + Send + 'static,
+    {
+        self.stack.defer(cleanup)
+    }
+
+    /// Registers a cleanup for an error, where the scope is a [`try_async_scope`]; a panic; a
+    /// cancellation; a task exit. Zig's `errdefer`.
+    #[doc(alias = "errdefer")]
+    #[track_caller]
+    pub fn defer_err<F, Fut>(&self, cleanup: F) -> AsyncDeferred
+    where
+        F: FnOnce(How) -> Fut + Send + 'static,
+        Fut: Future<Output: CleanupResult> + Send + 'static,
+    {
+        self.stack.defer_err(cleanup)
+    }
+
+    /// Registers a cleanup for a return; where the scope is a [`try_async_scope`], of `Ok`.
+    #[track_caller]
+    pub fn defer_ok<F, Fut>(&self, cleanup: F) -> AsyncDeferred
+    where
+        F: FnOnce(How) -> Fut + Send + 'static,
+        Fut: Future<Output: CleanupResult> + Send + 'static,
+    {
+        self.stack.defer_ok(cleanup)
+    }
+
+    /// Registers a cleanup that is cut when it has run for `limit`: its future is dropped, that is
+    /// an error of the scope's, and the next cleanup runs.
+    ///
+    /// Needs a runtime with time wherever the cleanup runs; the lane has one. A future that is
+    /// polled without any runtime runs it without its limit.
+    #[track_caller]
+    pub fn defer_within<F, Fut>(&self, limit: Duration, cleanup: F) -> AsyncDeferred
+    where
+        F: FnOnce(How) -> Fut + Send + 'static,
+        Fut: Future<Output: CleanupResult> + Send + 'static,
+    {
+        self.stack.push(lazy(cleanup), When::Always, Some(limit))
+    }
+
+    /// Spawns a task that cannot outlive the scope: at its place among the cleanups it is awaited,
+    /// if the scope's body returned, and otherwise cancelled and awaited.
+    ///
+    /// A panic in it is isolated: whoever awaits the [`Task`] is told, else it is reported.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use epilogue_task::async_scope;
+    ///
+    /// let sum = async_scope(async |s| {
+    ///     let left = s.spawn("left", async { 1 });
+    ///     let right = s.spawn("right", async { 2 });
+    ///     left.await.unwrap() + right.await.unwrap()
+    /// })
+    /// .await;
+    /// assert_eq!(sum, 3);
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        self.spawn_with(name, TaskPanic::Isolate, task)
+    }
+
+    /// [`spawn`](AsyncScope::spawn) with a policy for its panic.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        policy: TaskPanic,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        let (task, owed) = task::spawn(name, policy, task);
+        let deferred = self.defer(owed);
+        task.owed_by(Arc::downgrade(&self.stack.0), deferred)
+    }
+
+    /// Makes sure that a cleanup will not run. Returns whether it was pending. A disarmed
+    /// [task](AsyncScope::spawn) goes on by itself.
+    pub fn disarm(&self, deferred: AsyncDeferred) -> bool {
+        self.stack.0.disarm(deferred)
+    }
+
+    /// Runs a cleanup now, not at the end. Returns whether it was pending. It sees [`How::Open`];
+    /// what goes wrong in it is reported.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped in the middle, the cleanup is pending again, begun as it is, as the newest.
+    pub async fn run_now(&self, deferred: AsyncDeferred) -> bool {
+        let Some(entry) = self.stack.0.take(deferred) else { return false };
+        pay::one(&self.stack.0, entry, How::Open, &mut IntoReport(How::Open)).await;
+        true
+    }
+
+    /// Moves everything that is pending to another scope, tasks included, in its order, on top of
+    /// what is pending there.
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeClosed`]: everything is still pending here.
+    pub fn hand_over(&self, to: &ScopeHandle) -> Result<(), ScopeClosed> {
+        self.stack.0.move_to(&to.0)
+    }
+
+    /// How many cleanups are pending.
+    pub fn pending(&self) -> usize {
+        self.stack.pending()
+    }
+
+    /// A handle that may go where the scope may not: into a cleanup, which can then register a
+    /// further one on the scope that is being left; into a task; to another scope.
+    pub fn handle(&self) -> ScopeHandle {
+        ScopeHandle(Arc::clone(&self.stack.0))
+    }
+}
+
+/// Registers on an async scope from elsewhere.
+#[derive(Clone)]
+pub struct ScopeHandle(pub(crate) Arc<Shared>);
+
+impl ScopeHandle {
+    /// Registers a cleanup, as [`AsyncScope::defer`].
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeClosed`]: the closure was dropped, and will not run.
+    #[track_caller]
+    pub fn defer<F, Fut>(&self, cleanup: F) -> Result<AsyncDeferred, ScopeClosed>
+    where
+        F: FnOnce(How) -> Fut + Send + 'static,
+        Fut: Future<Output: CleanupResult> + Send + 'static,
+    {
+        self.0.push(lazy(cleanup), When::Always, None, Location::caller())
+    }
+
+    /// Spawns a task that cannot outlive the scope, as [`AsyncScope::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeClosed`]: the task was not spawned.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Task<T>, ScopeClosed> {
+        let place = Location::caller();
+        let (task, owed) = task::spawn(name, TaskPanic::Isolate, task);
+        match self.0.push(lazy(owed), When::Always, None, place) {
+            Ok(deferred) => Ok(task.owed_by(Arc::downgrade(&self.0), deferred)),
+            Err(closed) => {
+                task.abort();
+                Err(closed)
+            }
+        }
+    }
+}
