@@ -62,7 +62,7 @@ pub(crate) fn guard(context: &mut Context, placed: &Placed) -> TokenStream {
     let name = proc_macro2::Ident::new("deferred", Span::mixed_site().located_at(span));
     if !context.recorded {
         let closure = context.closure(span, *moves, body);
-        return quote_spanned!(span=> let #name = ::epilogue::Defer::new(#closure););
+        return quote_spanned!(span=> #[allow(unreachable_code)] let #name = ::epilogue::Defer::new(#closure););
     }
     let _ = context.fresh("guard");
     let (number, live) = (context.number(), context::live());
@@ -70,6 +70,7 @@ pub(crate) fn guard(context: &mut Context, placed: &Placed) -> TokenStream {
     let moves = moves.then(|| quote!(let #live = &#live;));
     let closure = context.closure(span, moves.is_some(), &body);
     quote_spanned! {span=>
+        #[allow(unreachable_code)]
         let #name = ::epilogue::Defer::new({
             ::epilogue::__private::owes(&#live, #number);
             #moves

@@ -249,9 +249,9 @@ fn methods_lifetimes_and_impl_trait() {
 #[test]
 fn generics_and_boxed_closures() {
     #[scoped]
-    fn sum<T: Copy + std::iter::Sum<T> + 'static>(all: &[T], log: &Log) -> Box<dyn Fn() -> T + 'static>
+    fn sum<T>(all: &[T], log: &Log) -> Box<dyn Fn() -> T + 'static>
     where
-        T: Send,
+        T: Copy + std::iter::Sum<T> + 'static,
     {
         defer!(|end| note(log, format!("{:?}", end.how())));
         let total: T = all.iter().copied().sum();

@@ -189,6 +189,10 @@ async fn settle_trigger(inner: &Arc<Inner>, end: BodyEnd) -> (Trigger, bool) {
         }
         BodyEnd::Ended(Err(caught)) => {
             inner.code.store(101, Ordering::Relaxed);
+            if caught.chain().links().len() > 1 {
+                // The hook printed each by itself, not what overtook what.
+                os::say(&format!("epilogue: the body ended in a chain of panics:\n{}", caught.chain()));
+            }
             Some(Trigger::Panicked { message: caught.describe() })
         }
         BodyEnd::Ended(Ok(Err(error))) if !error.is_stopping() => {

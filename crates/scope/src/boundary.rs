@@ -59,22 +59,32 @@ impl Caught {
 pub fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Caught> {
     let mark = Mark::here();
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(result) => {
-            mark.settle();
-            Ok(result)
-        }
+        Ok(result) => match mark.settle() {
+            None => Ok(result),
+            Some(chain) => Err(Caught { chain: dispose(result, chain), mark }),
+        },
         Err(payload) => Err(Caught { chain: mark.chain_of(payload), mark }),
     }
+}
+
+/// Drops a result that is not returned, because a panic is.
+#[cold]
+fn dispose<R>(result: R, mut chain: Chain) -> Chain {
+    let mark = Mark::here();
+    if let Err(newer) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
+        chain.append(mark.chain_of(newer));
+    }
+    chain
 }
 
 /// The same for this crate's own boundaries, which keep the chain and the mark apart.
 #[inline]
 pub(crate) fn attempt<R>(mark: Mark, body: impl FnOnce() -> R) -> Result<R, Chain> {
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(result) => {
-            mark.settle();
-            Ok(result)
-        }
+        Ok(result) => match mark.settle() {
+            None => Ok(result),
+            Some(chain) => Err(dispose(result, chain)),
+        },
         Err(payload) => Err(mark.chain_of(payload)),
     }
 }

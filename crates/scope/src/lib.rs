@@ -123,16 +123,19 @@ macro_rules! defer {
         $crate::__epilogue_needs_scoped!("a cleanup that looks at the ending")
     };
     (move || $($cleanup:tt)*) => {
+        #[allow(unreachable_code, clippy::diverging_sub_expression)]
         let _deferred = $crate::Defer::new(move || {
             $crate::__private::keep({ $($cleanup)* }, $crate::__private::place!())
         });
     };
     (|| $($cleanup:tt)*) => {
+        #[allow(unreachable_code, clippy::diverging_sub_expression)]
         let _deferred = $crate::Defer::new(|| {
             $crate::__private::keep({ $($cleanup)* }, $crate::__private::place!())
         });
     };
     ($($cleanup:tt)*) => {
+        #[allow(unreachable_code, clippy::diverging_sub_expression)]
         let _deferred = $crate::Defer::new(|| {
             $crate::__private::keep({ $($cleanup)* }, $crate::__private::place!())
         });

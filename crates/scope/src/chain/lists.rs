@@ -32,20 +32,33 @@ impl Mark {
         Chain::of(links)
     }
 
-    /// After a normal return: panics that a foreign `catch_unwind` left behind belong to nobody
-    /// any more, so they are reported.
+    /// After a normal return: what the lists hold that came since.
+    ///
+    /// On a thread that is unwinding, a guard cannot tell whether it is dropped by the unwinding or at
+    /// the end of its block, inside of a cleanup. Its panic was kept in either case: it is raised here,
+    /// by giving it back. Elsewhere a foreign `catch_unwind` has left it behind: it belongs to nobody
+    /// any more, so it is reported.
     #[inline]
-    pub(crate) fn settle(self) {
+    pub(crate) fn settle(self) -> Option<Chain> {
         let now = LENGTHS.get();
-        if now.overtaking != self.overtaking || now.history != self.history {
-            self.settle_lists();
+        if now.overtaking == self.overtaking && now.history == self.history {
+            return None;
         }
+        self.settle_lists()
     }
 
     #[cold]
-    fn settle_lists(self) {
-        report_orphans(take_overtaking(self));
-        self.truncate_history();
+    fn settle_lists(self) -> Option<Chain> {
+        let left = take_overtaking(self);
+        if !std::thread::panicking() {
+            report_orphans(left);
+            self.truncate_history();
+            return None;
+        }
+        let mut filed = Filing::since(self);
+        let mut links = Vec::new();
+        left.into_iter().for_each(|payload| filed.read(payload, &mut links));
+        (!links.is_empty()).then(|| Chain::of(links))
     }
 
     pub(crate) fn truncate_history(self) {
