@@ -10,9 +10,9 @@ use syn::spanned::Spanned;
 use syn::{Error, Stmt};
 
 use crate::call::{Call, Placed, When};
-use crate::context::{Context, async_stack, braced, end, place};
+use crate::context::{Context, async_stack, braced, end, expression, place};
 use crate::nested;
-use crate::sync_body::{finish, guard, pile_kind};
+use crate::sync_body::{finish, guard};
 
 /// Rewrites the statements from here to the end of the function.
 pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<TokenStream> {
@@ -48,8 +48,12 @@ pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<
     }
     let pile = context.fresh("pile");
     let statement = nested::rewrite(context, first, &pile, &found)?;
-    let kind = pile_kind(context);
-    let declared = quote!(let #pile = ::epilogue::#kind::new(););
+    // Where it is an async cleanup that makes the boundary, the pile is inside of it.
+    let outside = context.bounded;
+    context.bounded |= found.is_async;
+    let new = context.pile();
+    context.bounded = outside;
+    let declared = quote!(let #pile = #new;);
     if found.is_async {
         let span = Placed { call: Call::Plain { moves: false, body: quote!() }, span: first.span() };
         return async_split(context, quote!(#declared #statement), rest, &span, quote!());
@@ -61,15 +65,19 @@ pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<
 /// Puts an async cleanup on the function's stack.
 pub(crate) fn register(placed: &Placed) -> TokenStream {
     let Call::Async { when, how, body } = &placed.call else { return TokenStream::new() };
-    let (stack, span, body) = (async_stack(), placed.span, braced(body));
+    let (stack, span, body) = (async_stack(), placed.span, braced(body, placed.span));
     let method = match when {
         When::Always => quote!(defer),
         When::Err => quote!(defer_err),
         When::Ok => quote!(defer_ok),
     };
     match how {
-        Some(how) => quote_spanned!(span=> #stack.#method(move |#how| async move #body)),
-        None => quote_spanned!(span=> #stack.#method(move |_| async move #body)),
+        Some(how) => {
+            quote_spanned!(span=> ::epilogue::__private::AsyncStack::#method(&#stack, move |#how| async move #body))
+        }
+        None => {
+            quote_spanned!(span=> ::epilogue::__private::AsyncStack::#method(&#stack, move |_| async move #body))
+        }
     }
 }
 
@@ -113,8 +121,8 @@ fn aware_split(context: &mut Context, rest: &[Stmt], placed: &Placed) -> syn::Re
             quote_spanned!(span=> ::epilogue::__private::on_any::<#output, _>(#closure))
         }
         Call::Sometimes { when, moves, body } => {
-            let body = braced(body);
-            let moves = moves.then(|| quote!(move));
+            let body = expression(body, span);
+            let moves = moves.then(|| quote_spanned!(span=> move));
             let kind = if *when == When::Err { quote!(on_err) } else { quote!(on_ok) };
             quote_spanned!(span=> ::epilogue::__private::#kind::<#output, _>(#moves || #body))
         }
@@ -132,7 +140,9 @@ fn aware_split(context: &mut Context, rest: &[Stmt], placed: &Placed) -> syn::Re
 }
 
 fn attempt(context: &mut Context, statement: TokenStream, rest: &[Stmt]) -> syn::Result<TokenStream> {
+    let outside = std::mem::replace(&mut context.bounded, true);
     let rest = expand(context, rest)?;
+    context.bounded = outside;
     let (returns, end) = (context.returns(), end());
     Ok(quote! {
         let mut #end = ::epilogue::__private::attempt_async((async || #returns { #statement #rest })()).await;

@@ -44,7 +44,8 @@ impl Placed {
         }
         let call = match name.as_str() {
             "keep" => keep.parse2(mac.tokens.clone()).map_err(|error| {
-                Error::new(error.span(), format!("`keep!` takes a value and its cleanup, as in `keep!(path, |path| fs::remove_file(path))`: {error}"))
+                let shown = "`keep!(path, |path| fs::remove_file(path))`";
+                Error::new(span, format!("`keep!` takes a value and its cleanup, as in {shown}: {error}"))
             })?,
             "defer_err" => cleanup(When::Err).parse2(mac.tokens.clone())?,
             "defer_ok" => cleanup(When::Ok).parse2(mac.tokens.clone())?,

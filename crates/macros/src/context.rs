@@ -1,8 +1,8 @@
 //! What the statements of one function share while they are rewritten.
 
-use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Macro, Path, Type};
+use syn::{Expr, Macro, Path, Type};
 
 /// One function on its way.
 pub(crate) struct Context {
@@ -14,6 +14,8 @@ pub(crate) struct Context {
     /// Cleanups may run on another thread.
     pub(crate) sends: bool,
     pub(crate) recorded: bool,
+    /// The statements are inside of a boundary of this function.
+    pub(crate) bounded: bool,
     /// The stack of async cleanups has been declared.
     pub(crate) has_async_stack: bool,
     /// How our macros were named: what imported them is used.
@@ -35,6 +37,7 @@ impl Context {
             is_async,
             sends,
             recorded,
+            bounded: false,
             has_async_stack: false,
             named: Vec::new(),
             next: 0,
@@ -45,6 +48,17 @@ impl Context {
     pub(crate) fn fresh(&mut self, what: &str) -> Ident {
         self.next += 1;
         format_ident!("__{what}_{}", self.next, span = Span::mixed_site())
+    }
+
+    /// The type of a guard.
+    pub(crate) fn guard(&self) -> TokenStream {
+        if self.bounded { quote!(::epilogue::__private::LateDefer) } else { quote!(::epilogue::Defer) }
+    }
+
+    /// What makes a pile.
+    pub(crate) fn pile(&self) -> TokenStream {
+        let kind = if self.sends { quote!(SendPile) } else { quote!(Pile) };
+        if self.bounded { quote!(::epilogue::#kind::late()) } else { quote!(::epilogue::#kind::new()) }
     }
 
     pub(crate) fn number(&self) -> u32 {
@@ -73,8 +87,8 @@ impl Context {
     /// A closure without parameters around a plain cleanup.
     pub(crate) fn closure(&self, span: Span, moves: bool, body: &TokenStream) -> TokenStream {
         let place = place(span);
-        let moves = moves.then(|| quote!(move));
-        let body = braced(body);
+        let moves = moves.then(|| quote_spanned!(span=> move));
+        let body = expression(body, span);
         if self.keeps_errors {
             let errors = errors();
             // Named again as a reference, which a `move` closure may take.
@@ -108,14 +122,20 @@ pub(crate) fn end() -> Ident {
     Ident::new("__end", Span::mixed_site())
 }
 
-/// `{ body }`, with braces that count as ours: nobody is told that they are superfluous.
-pub(crate) fn braced(body: &TokenStream) -> TokenStream {
+/// The body as one expression. Braces only where they are needed: the user would be told that they
+/// are superfluous, or, if they were not the user's, where the macro is and not where the mistake is.
+pub(crate) fn expression(body: &TokenStream, span: Span) -> TokenStream {
+    match syn::parse2::<Expr>(body.clone()) {
+        Ok(_) => body.clone(),
+        Err(_) => braced(body, span),
+    }
+}
+
+/// `{ body }`.
+pub(crate) fn braced(body: &TokenStream, span: Span) -> TokenStream {
     let mut tokens = body.clone().into_iter();
-    let inner = match (tokens.next(), tokens.next()) {
-        (Some(TokenTree::Group(group)), None) if group.delimiter() == Delimiter::Brace => group.stream(),
-        _ => body.clone(),
-    };
-    let mut braces = Group::new(Delimiter::Brace, inner);
-    braces.set_span(Span::mixed_site());
-    braces.into_token_stream()
+    match (tokens.next(), tokens.next()) {
+        (Some(TokenTree::Group(group)), None) if group.delimiter() == Delimiter::Brace => body.clone(),
+        _ => quote_spanned!(span=> { #body }),
+    }
 }

@@ -1,12 +1,12 @@
 //! Calls inside a statement: in a loop, a branch, a block.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::visit_mut::{self, VisitMut};
 use syn::{Error, Expr, ExprAsync, ExprClosure, ExprConst, Item, Macro, Stmt, parse_quote_spanned};
 
 use crate::call::{Call, Placed, When, hidden_in, ours};
-use crate::context::{self, Context, braced};
+use crate::context::{self, Context, expression};
 
 /// What is called inside a statement.
 #[derive(Default)]
@@ -77,7 +77,10 @@ struct Rewrite<'a> {
 
 impl Rewrite<'_> {
     fn entry(&self, placed: &Placed) -> TokenStream {
-        let (pile, span) = (self.pile, placed.span);
+        let span = placed.span;
+        // Where the user wrote it: the compiler speaks of borrows of the pile.
+        let mut pile = self.pile.clone();
+        pile.set_span(Span::mixed_site().located_at(span));
         match &placed.call {
             Call::Plain { moves, body } => {
                 let closure = self.context.closure(span, *moves, body);
@@ -85,8 +88,8 @@ impl Rewrite<'_> {
             }
             Call::Aware { closure } => quote_spanned!(span=> #pile.defer_with(#closure)),
             Call::Sometimes { when, moves, body } => {
-                let body = braced(body);
-                let moves = moves.then(|| quote!(move));
+                let body = expression(body, span);
+                let moves = moves.then(|| quote_spanned!(span=> move));
                 let method = if *when == When::Err { quote!(defer_err) } else { quote!(defer_ok) };
                 quote_spanned!(span=> #pile.#method(#moves || #body))
             }

@@ -6,7 +6,7 @@ use syn::spanned::Spanned;
 use syn::{Error, Stmt};
 
 use crate::call::{Call, Placed, When};
-use crate::context::{self, Context, braced, end, place};
+use crate::context::{self, Context, end, expression, place};
 use crate::nested;
 
 /// Rewrites the statements from here to the end of the function.
@@ -45,24 +45,20 @@ pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<
         let split = split(context, &quote!(#statement), rest, first.span(), quote!(#end.pay_all(#pile);))?;
         return Ok(quote!(#declared #split));
     }
-    let kind = pile_kind(context);
+    let new = context.pile();
     let rest = expand(context, rest)?;
-    Ok(quote!(let #pile = ::epilogue::#kind::new(); #statement #rest))
-}
-
-pub(crate) fn pile_kind(context: &Context) -> TokenStream {
-    if context.sends { quote!(SendPile) } else { quote!(Pile) }
+    Ok(quote!(let #pile = #new; #statement #rest))
 }
 
 /// A guard in the place of a plain cleanup.
 pub(crate) fn guard(context: &mut Context, placed: &Placed) -> TokenStream {
     let Call::Plain { moves, body } = &placed.call else { return TokenStream::new() };
-    let span = placed.span;
+    let (span, guard) = (placed.span, context.guard());
     // The name is seen in the compiler's messages about borrows.
     let name = proc_macro2::Ident::new("deferred", Span::mixed_site().located_at(span));
     if !context.recorded {
         let closure = context.closure(span, *moves, body);
-        return quote_spanned!(span=> #[allow(unreachable_code)] let #name = ::epilogue::Defer::new(#closure););
+        return quote_spanned!(span=> #[allow(unreachable_code)] let #name = #guard::new(#closure););
     }
     let _ = context.fresh("guard");
     let (number, live) = (context.number(), context::live());
@@ -71,7 +67,7 @@ pub(crate) fn guard(context: &mut Context, placed: &Placed) -> TokenStream {
     let closure = context.closure(span, moves.is_some(), &body);
     quote_spanned! {span=>
         #[allow(unreachable_code)]
-        let #name = ::epilogue::Defer::new({
+        let #name = #guard::new({
             ::epilogue::__private::owes(&#live, #number);
             #moves
             #closure
@@ -85,8 +81,8 @@ pub(crate) fn inline(placed: &Placed) -> TokenStream {
     match &placed.call {
         Call::Aware { closure } => quote_spanned!(span=> #end.pay(#place, #closure);),
         Call::Sometimes { when, moves, body } => {
-            let body = braced(body);
-            let moves = moves.then(|| quote!(move));
+            let body = expression(body, span);
+            let moves = moves.then(|| quote_spanned!(span=> move));
             let method = if *when == When::Err { quote!(pay_err) } else { quote!(pay_ok) };
             quote_spanned!(span=> #end.#method(#place, #moves || #body);)
         }
@@ -102,7 +98,9 @@ fn split(
     span: Span,
     code: TokenStream,
 ) -> syn::Result<TokenStream> {
+    let outside = std::mem::replace(&mut context.bounded, true);
     let rest = expand(context, rest)?;
+    context.bounded = outside;
     let (returns, end) = (context.returns(), end());
     let finish = finish(context, span);
     Ok(quote! {

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
 use crate::attempt_async::AsyncAttempt;
-use crate::boundary::attempt as caught;
+use crate::boundary::{attempt as caught, attempt_keeping};
 use crate::chain::Mark;
 use crate::cleanup::{BoxError, CleanupError, CleanupErrors, CleanupResult};
 use crate::ending::{Ending, How};
@@ -24,7 +24,8 @@ pub struct Attempt<'env, R> {
 #[inline]
 pub fn attempt<'env, R>(rest: impl FnOnce() -> R) -> Attempt<'env, R> {
     let mark = Mark::here();
-    Attempt { ending: Ending::new(caught(mark, rest), |_| false), mark }
+    let (result, chain) = attempt_keeping(mark, rest);
+    Attempt { ending: Ending::with(result, chain, |_| false), mark }
 }
 
 impl<'env, R> Attempt<'env, R> {

@@ -7,11 +7,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use crate::attempt::Errors;
-use crate::boundary::{Caught, attempt as caught};
+use crate::boundary::{Caught, attempt as caught, attempt_keeping};
 use crate::chain::{Chain, Mark};
 use crate::cleanup::{BoxError, CleanupError, CleanupResult};
 use crate::ending::{Ending, How};
 use crate::pay;
+use crate::report;
 
 /// The rest of an `async fn`, which has run. Unlike its counterpart it may be sent, if the result may:
 /// async cleanups are awaited while it is held.
@@ -25,11 +26,7 @@ pub struct AsyncAttempt<R> {
 /// Runs the rest of an `async fn`.
 pub async fn attempt_async<R>(rest: impl Future<Output = R>) -> AsyncAttempt<R> {
     let mut rest = pin!(rest);
-    let outcome = std::future::poll_fn(|cx| poll_caught(rest.as_mut(), cx)).await;
-    let (result, chain) = match outcome {
-        Ok(result) => (Some(result), Chain::default()),
-        Err(chain) => (None, chain),
-    };
+    let (result, chain) = std::future::poll_fn(|cx| poll_caught(rest.as_mut(), cx)).await;
     AsyncAttempt { result, chain, errors: Vec::new(), failed: |_| false }
 }
 
@@ -69,8 +66,9 @@ impl<R> AsyncAttempt<R> {
     }
 
     /// What the function returns, and the errors of its cleanups; or the chain, raised.
-    pub fn conclude(self) -> (R, Vec<CleanupError>) {
-        pay::conclude_parts(Mark::here(), self.result, self.chain, self.errors)
+    pub fn conclude(mut self) -> (R, Vec<CleanupError>) {
+        let (chain, errors) = (std::mem::take(&mut self.chain), std::mem::take(&mut self.errors));
+        pay::conclude_parts(Mark::here(), self.result.take(), chain, errors)
     }
 
     /// What the function returns, or the chain, raised. Errors of cleanups are reported.
@@ -88,11 +86,22 @@ impl<R> AsyncAttempt<R> {
     }
 }
 
+/// Cancelled while its cleanups are awaited: nobody returns what is in flight, so it is reported.
+impl<R> Drop for AsyncAttempt<R> {
+    fn drop(&mut self) {
+        self.errors.iter().for_each(CleanupError::report);
+        for link in self.chain.links().iter().filter(|link| !link.exits_task()) {
+            report::panicked("an async scope that was cancelled while it was left", &**link);
+        }
+    }
+}
+
 /// The marks belong to the thread, and the next poll may be on another one: each poll has its own.
-fn poll_caught<R>(rest: Pin<&mut impl Future<Output = R>>, cx: &mut Context<'_>) -> Poll<Result<R, Chain>> {
-    match caught(Mark::here(), || rest.poll(cx)) {
-        Ok(poll) => poll.map(Ok),
-        Err(chain) => Poll::Ready(Err(chain)),
+fn poll_caught<R>(rest: Pin<&mut impl Future<Output = R>>, cx: &mut Context<'_>) -> Poll<(Option<R>, Chain)> {
+    match attempt_keeping(Mark::here(), || rest.poll(cx)) {
+        (Some(Poll::Ready(result)), chain) => Poll::Ready((Some(result), chain)),
+        (Some(Poll::Pending), chain) if chain.is_empty() => Poll::Pending,
+        (_, chain) => Poll::Ready((None, chain)),
     }
 }
 

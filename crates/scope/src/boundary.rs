@@ -77,6 +77,16 @@ fn dispose<R>(result: R, mut chain: Chain) -> Chain {
     chain
 }
 
+/// The same for the boundary of a function's own: what it has returned is kept beside the panics of
+/// its guards, for a cleanup that recovers them.
+#[inline]
+pub(crate) fn attempt_keeping<R>(mark: Mark, body: impl FnOnce() -> R) -> (Option<R>, Chain) {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => (Some(result), mark.settle().unwrap_or_default()),
+        Err(payload) => (None, mark.chain_of(payload)),
+    }
+}
+
 /// The same for this crate's own boundaries, which keep the chain and the mark apart.
 #[inline]
 pub(crate) fn attempt<R>(mark: Mark, body: impl FnOnce() -> R) -> Result<R, Chain> {

@@ -16,7 +16,7 @@ use std::panic::resume_unwind;
 use crate::task;
 
 pub use link::{Link, describe};
-pub(crate) use lists::{Mark, keep_overtaking};
+pub(crate) use lists::{Mark, keep_late, keep_overtaking};
 
 /// What a panic carries, as [`std::panic::catch_unwind`] returns it.
 pub type Payload = Box<dyn Any + Send>;
@@ -111,6 +111,14 @@ impl Chain {
         mark.truncate_history();
         let Some(newest) = self.links.pop() else { return };
         keep_overtaking(lists::file(newest, self.links));
+    }
+
+    /// The same where the boundary is of the very function that is left.
+    #[cold]
+    pub(crate) fn keep_late(mut self, mark: Mark) {
+        mark.truncate_history();
+        let Some(newest) = self.links.pop() else { return };
+        keep_late(lists::file(newest, self.links));
     }
 
     fn of(links: Vec<Link>) -> Chain {

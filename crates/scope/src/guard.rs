@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
-use crate::chain::{Payload, keep_overtaking};
+use crate::chain::{Payload, keep_late, keep_overtaking};
 use crate::cleanup::CleanupResult;
 use crate::record::{Finished, Registration};
 use crate::report;
@@ -139,6 +139,30 @@ impl<F: FnOnce()> Drop for Defer<F> {
         // SAFETY: `drop` runs once and is the only place that takes the closure.
         let cleanup = unsafe { ManuallyDrop::take(&mut self.0) };
         isolate(cleanup);
+    }
+}
+
+/// [`Defer`] in a function with a boundary of its own around the guard: a cleanup that looks at the
+/// ending stands before it. A panic waits for that boundary, so that the result which the function
+/// has returned meanwhile is not lost with it.
+pub struct LateDefer<F: FnOnce()>(ManuallyDrop<F>);
+
+impl<F: FnOnce()> LateDefer<F> {
+    /// Owes `cleanup` to the function that holds the guard.
+    #[inline(always)]
+    pub fn new(cleanup: F) -> LateDefer<F> {
+        LateDefer(ManuallyDrop::new(cleanup))
+    }
+}
+
+impl<F: FnOnce()> Drop for LateDefer<F> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: `drop` runs once and is the only place that takes the closure.
+        let cleanup = unsafe { ManuallyDrop::take(&mut self.0) };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(cleanup)) {
+            keep_late(payload);
+        }
     }
 }
 

@@ -194,6 +194,7 @@ pub mod __private {
     };
     pub use crate::attempt_async::{AsyncAttempt, OnEnding, attempt_async, on_any, on_err, on_ok};
     pub use crate::cleanup::keep;
+    pub use crate::guard::LateDefer;
     pub use crate::record::{enter, owes};
 
     #[doc(hidden)]

@@ -110,6 +110,14 @@ impl Raised {
         }
     }
 
+    /// Leaves it to the boundary of the function that is left.
+    #[inline]
+    pub(crate) fn keep_late(self) {
+        if !self.chain.is_empty() {
+            self.chain.keep_late(self.mark);
+        }
+    }
+
     /// The same from a destructor, where the thread may be unwinding already.
     #[inline]
     pub(crate) fn raise_or_keep(self) {

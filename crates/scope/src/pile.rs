@@ -44,13 +44,22 @@ use crate::stack::Stack;
 #[must_use = "a pile that is not bound is dropped at once, and its cleanups run at once"]
 pub struct Pile<'a> {
     owed: Stack<'a, How>,
+    /// The function around it has a boundary of its own, for which its panics wait.
+    late: bool,
 }
 
 impl<'a> Pile<'a> {
     /// A pile that owes nothing.
     #[inline]
     pub const fn new() -> Pile<'a> {
-        Pile { owed: Stack::new() }
+        Pile { owed: Stack::new(), late: false }
+    }
+
+    /// A pile of a function with a boundary of its own around it, for `#[scoped]`.
+    #[doc(hidden)]
+    #[inline]
+    pub const fn late() -> Pile<'a> {
+        Pile { owed: Stack::new(), late: true }
     }
 
     /// Owes a cleanup, which may borrow what was declared before the pile.
@@ -178,16 +187,16 @@ impl Drop for Pile<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.owed.is_empty() {
-            drop_pile(&mut self.owed);
+            drop_pile(&mut self.owed, self.late);
         }
     }
 }
 
-fn drop_pile(owed: &mut Stack<'_, How>) {
+fn drop_pile(owed: &mut Stack<'_, How>, late: bool) {
     let mut errors = Vec::new();
     let raised = pay::pile(owed, How::Dropped, &mut errors);
     errors.iter().for_each(CleanupError::report);
-    raised.raise_or_keep();
+    if late { raised.keep_late() } else { raised.raise_or_keep() }
 }
 
 /// A [`Pile`] whose cleanups may be run on another thread: for a future that is sent between
@@ -204,6 +213,13 @@ impl<'a> SendPile<'a> {
     #[inline]
     pub const fn new() -> SendPile<'a> {
         SendPile(Pile::new())
+    }
+
+    /// As `Pile::late`.
+    #[doc(hidden)]
+    #[inline]
+    pub const fn late() -> SendPile<'a> {
+        SendPile(Pile::late())
     }
 
     /// As [`Pile::defer`].

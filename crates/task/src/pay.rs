@@ -63,6 +63,10 @@ pub(crate) async fn down(shared: &Shared, depth: usize, outcomes: &mut (impl Out
         let how = outcomes.how();
         if entry.when.includes(how) {
             one(shared, entry, how, outcomes).await;
+            if outcomes.how() != how {
+                // For the rest of them, also if it is the lane that runs them.
+                shared.end(outcomes.how());
+            }
         } else {
             drop_caught(entry, Finished::Disarmed, outcomes);
         }

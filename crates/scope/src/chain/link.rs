@@ -78,20 +78,23 @@ impl Link {
 
     /// `panic: text`, after a line for each panic that was recovered before this one was raised.
     pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let own = format!("panic: {}", indented(&text(&*self.payload)));
+        let mut before = Vec::new();
         let mut notes = &*self.recovered;
-        let mut repanicked = false;
-        if let Some((last, before)) = self.recovered.split_last()
+        // Recovered and raised again, once or many times over, it is one line.
+        let mut again = false;
+        while let Some((last, older)) = notes.split_last()
             && self.has_address()
             && last.address == self.address()
         {
-            repanicked = true;
-            notes = before;
-            last.earlier.iter().for_each(|note| note.lines(&mut lines));
+            again = true;
+            before.push(older);
+            notes = &last.earlier;
         }
-        notes.iter().for_each(|note| note.lines(&mut lines));
-        lines.push(if repanicked { own + " [recovered, repanicked]" } else { own });
+        before.push(notes);
+        let mut lines = Vec::new();
+        before.iter().rev().flat_map(|notes| notes.iter()).for_each(|note| note.lines(&mut lines));
+        let text = indented(&text(&*self.payload));
+        lines.push(format!("panic: {text}{}", if again { " [recovered, repanicked]" } else { "" }));
         lines
     }
 }

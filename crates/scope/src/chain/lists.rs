@@ -26,8 +26,8 @@ impl Mark {
         let mut filed = Filing::since(self);
         let mut links = Vec::with_capacity(1);
         filed.read(caught, &mut links);
-        for overtaking in take_overtaking(self) {
-            filed.read(overtaking, &mut links);
+        for kept in take_overtaking(self) {
+            filed.read(kept.payload, &mut links);
         }
         Chain::of(links)
     }
@@ -35,9 +35,10 @@ impl Mark {
     /// After a normal return: what the lists hold that came since.
     ///
     /// On a thread that is unwinding, a guard cannot tell whether it is dropped by the unwinding or at
-    /// the end of its block, inside of a cleanup. Its panic was kept in either case: it is raised here,
-    /// by giving it back. Elsewhere a foreign `catch_unwind` has left it behind: it belongs to nobody
-    /// any more, so it is reported.
+    /// the end of its block, inside of a cleanup; and where the boundary is of the guard's own function,
+    /// it keeps its panic so as not to take the function's result away. Those are given back, to be
+    /// raised. Any other a foreign `catch_unwind` has left behind: it belongs to nobody any more, so it
+    /// is reported.
     #[inline]
     pub(crate) fn settle(self) -> Option<Chain> {
         let now = LENGTHS.get();
@@ -50,14 +51,14 @@ impl Mark {
     #[cold]
     fn settle_lists(self) -> Option<Chain> {
         let left = take_overtaking(self);
-        if !std::thread::panicking() {
-            report_orphans(left);
+        if !std::thread::panicking() && !left.iter().any(|kept| kept.late) {
+            report_orphans(left.into_iter().map(|kept| kept.payload));
             self.truncate_history();
             return None;
         }
         let mut filed = Filing::since(self);
         let mut links = Vec::new();
-        left.into_iter().for_each(|payload| filed.read(payload, &mut links));
+        left.into_iter().for_each(|kept| filed.read(kept.payload, &mut links));
         (!links.is_empty()).then(|| Chain::of(links))
     }
 
@@ -70,16 +71,25 @@ impl Mark {
 #[cold]
 #[inline(never)]
 pub(crate) fn keep_overtaking(payload: Payload) {
-    let mut payload = Some(payload);
-    let kept = LISTS.try_with(|lists| {
-        if let Some(payload) = payload.take() {
-            lists.overtaking.borrow_mut().push(payload);
-        }
+    keep(Kept { payload, late: false });
+}
+
+/// Keeps a panic of a guard whose function has a boundary around it, and may have returned a result.
+#[cold]
+#[inline(never)]
+pub(crate) fn keep_late(payload: Payload) {
+    keep(Kept { payload, late: true });
+}
+
+fn keep(kept: Kept) {
+    let mut kept = Some(kept);
+    let listed = LISTS.try_with(|lists| {
+        lists.overtaking.borrow_mut().extend(kept.take());
         lists.note_lengths();
     });
-    if kept.is_err() {
+    if listed.is_err() {
         // The thread is being torn down: no boundary can follow.
-        report_orphans(payload.into_iter().collect());
+        report_orphans(kept.into_iter().map(|kept| kept.payload));
     }
 }
 
@@ -102,7 +112,7 @@ pub(super) fn file(newest: Link, older: Vec<Link>) -> Payload {
 }
 
 #[cold]
-pub(crate) fn report_orphans(orphans: Vec<Payload>) {
+fn report_orphans(orphans: impl IntoIterator<Item = Payload>) {
     for orphan in orphans {
         report::panicked("a cleanup on an unwinding thread", &*orphan);
     }
@@ -118,8 +128,14 @@ thread_local! {
 }
 
 struct Lists {
-    overtaking: RefCell<Vec<Payload>>,
+    overtaking: RefCell<Vec<Kept>>,
     history: RefCell<Vec<Filed>>,
+}
+
+/// A panic that waits for its boundary.
+struct Kept {
+    payload: Payload,
+    late: bool,
 }
 
 /// The older links of a payload in flight.
@@ -141,7 +157,7 @@ impl Lists {
 
 impl Drop for Lists {
     fn drop(&mut self) {
-        report_orphans(std::mem::take(self.overtaking.get_mut()));
+        report_orphans(std::mem::take(self.overtaking.get_mut()).into_iter().map(|kept| kept.payload));
     }
 }
 
@@ -183,7 +199,7 @@ impl Filing {
     }
 }
 
-fn take_overtaking(mark: Mark) -> Vec<Payload> {
+fn take_overtaking(mark: Mark) -> Vec<Kept> {
     if LENGTHS.get().overtaking == mark.overtaking {
         return Vec::new();
     }

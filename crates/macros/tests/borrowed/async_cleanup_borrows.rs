@@ -1,0 +1,9 @@
+#![allow(unused)]
+use epilogue::*;
+
+#[scoped]
+async fn work(name: &str) {
+    defer!(async { println!("{name}") });
+}
+
+fn main() {}

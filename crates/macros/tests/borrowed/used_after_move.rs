@@ -1,0 +1,13 @@
+#![allow(unused)]
+use epilogue::*;
+
+#[scoped]
+fn work(names: &[&str]) {
+    for name in names {
+        let own = name.to_string();
+        defer!(move || println!("{own}"));
+        println!("{own}");
+    }
+}
+
+fn main() {}

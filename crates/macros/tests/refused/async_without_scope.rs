@@ -1,0 +1,6 @@
+#![allow(unused)]
+use epilogue::*;
+
+fn main() {
+    defer!(async { println!("never awaited") });
+}

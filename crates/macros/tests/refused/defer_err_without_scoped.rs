@@ -1,0 +1,7 @@
+#![allow(unused)]
+use epilogue::*;
+
+fn main() {
+    defer_err!(println!("undo"));
+    defer_ok!(println!("done"));
+}

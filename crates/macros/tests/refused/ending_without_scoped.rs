@@ -1,0 +1,6 @@
+#![allow(unused)]
+use epilogue::*;
+
+fn main() {
+    defer!(|end| println!("{:?}", end.how()));
+}

@@ -1,0 +1,8 @@
+#![allow(unused)]
+use epilogue::*;
+
+fn tidy() {}
+
+fn main() {
+    defer!(tidy);
+}

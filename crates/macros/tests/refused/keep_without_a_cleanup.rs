@@ -1,0 +1,9 @@
+#![allow(unused)]
+use epilogue::*;
+
+#[scoped]
+fn work() {
+    let kept = keep!(1);
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+#![allow(unused)]
+use epilogue::*;
+
+#[scoped(local)]
+fn work() {}
+
+fn main() {}

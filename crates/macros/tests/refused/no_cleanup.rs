@@ -1,0 +1,11 @@
+#![allow(unused)]
+use epilogue::*;
+
+#[scoped]
+fn work() {
+    defer!();
+}
+
+fn main() {
+    defer!();
+}

@@ -1,0 +1,9 @@
+#![allow(unused)]
+use epilogue::*;
+
+#[scoped]
+fn work() {
+    defer!(|end, more| ());
+}
+
+fn main() {}

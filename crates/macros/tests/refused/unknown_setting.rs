@@ -1,0 +1,7 @@
+#![allow(unused)]
+use epilogue::*;
+
+#[scoped(fast)]
+fn work() {}
+
+fn main() {}
