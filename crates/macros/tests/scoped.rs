@@ -12,6 +12,8 @@ fn note(log: &Log, what: impl Into<String>) {
     log.borrow_mut().push(what.into());
 }
 
+fn nothing() {}
+
 fn raise(text: &'static str) {
     resume_unwind(Box::new(text));
 }
@@ -217,7 +219,7 @@ impl Cache {
 
     #[scoped]
     fn entry(&mut self, key: &str) -> &mut String {
-        defer!(());
+        defer!(nothing());
         self.log.push("entry");
         self.map.entry(key.to_owned()).or_default()
     }
@@ -302,8 +304,8 @@ fn a_cleanup_may_register_a_further_one() {
 fn a_scoped_function_is_on_the_list_of_live_scopes() {
     #[scoped]
     fn listed() -> Vec<epilogue::record::LiveScope> {
-        defer!(());
-        defer!(());
+        defer!(nothing());
+        defer!(nothing());
         std::thread::spawn(epilogue::record::live_scopes).join().unwrap()
     }
     epilogue::record::list_live_scopes(true);

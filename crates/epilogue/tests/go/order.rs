@@ -205,10 +205,11 @@ fn a_closure_around_the_loop_body_cleans_up_each_turn() {
     #[scoped]
     fn work(log: &Log) {
         for i in 0..2 {
-            (|| {
+            let turn = || {
                 log.add(format!("open {i}"));
                 defer!(log.add(format!("close {i}")));
-            })();
+            };
+            turn();
         }
     }
     let log = Log::default();

@@ -91,11 +91,11 @@ fn it_survives_repeated_panics_and_recoveries() {
 
 #[test]
 fn a_panic_above_it_that_nobody_recovers_is_what_is_seen() {
-    let caught = catch(|| {
+    let caught: Result<(), _> = catch(|| {
         defer!(raise("in the exit"));
         exit_task()
     });
-    let caught = caught.map(|()| ()).err().unwrap();
+    let caught: Caught = caught.err().unwrap();
     assert!(!caught.chain().exits_task());
     assert_eq!(caught.chain().current().unwrap().describe(), "in the exit");
 }
