@@ -37,6 +37,8 @@ fn main() -> ExitCode {
 }
 
 fn usage(why: &str) -> ExitCode {
-    eprintln!("bench-scope: {why}\nusage: bench-scope [--count CASE TIMES]\n\nwithout arguments: CASE, median ns, best ns, with tabs between them, for every case");
+    eprintln!(
+        "bench-scope: {why}\nusage: bench-scope [--count CASE TIMES]\n\nwithout arguments: CASE, median ns, best ns, with tabs between them, for every case"
+    );
     ExitCode::from(2)
 }

@@ -104,7 +104,8 @@ fn split(
     let (returns, end) = (context.returns(), end());
     let finish = finish(context, span);
     Ok(quote! {
-        let mut #end = ::epilogue::__private::attempt(|| #returns { #statement #rest });
+        let mut #end = ::epilogue::__private::Attempt::new();
+        #end.run(|| #returns { #statement #rest });
         {
             #[allow(unused_imports)]
             use ::epilogue::__private::{CanFail as _, CannotFail as _};

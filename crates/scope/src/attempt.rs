@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
 use crate::attempt_async::AsyncAttempt;
-use crate::boundary::{attempt as caught, attempt_keeping};
+use crate::boundary::{attempt_into, within};
 use crate::chain::Mark;
 use crate::cleanup::{BoxError, CleanupError, CleanupErrors, CleanupResult};
 use crate::ending::{Ending, How};
@@ -20,15 +20,24 @@ pub struct Attempt<'env, R> {
     mark: Mark,
 }
 
-/// Runs the rest of a function.
-#[inline]
-pub fn attempt<'env, R>(rest: impl FnOnce() -> R) -> Attempt<'env, R> {
-    let mark = Mark::here();
-    let (result, chain) = attempt_keeping(mark, rest);
-    Attempt { ending: Ending::with(result, chain, |_| false), mark }
+fn never_fails<R>(_: &R) -> bool {
+    false
 }
 
 impl<'env, R> Attempt<'env, R> {
+    /// Nothing has run yet. Used where it stands: to move it would cost more than all the rest.
+    #[inline(always)]
+    #[expect(clippy::new_without_default, reason = "of use to `#[scoped]` only")]
+    pub fn new() -> Self {
+        Attempt { ending: Ending::without_result(never_fails), mark: Mark::here() }
+    }
+
+    /// Runs the rest of the function.
+    #[inline(always)]
+    pub fn run(&mut self, rest: impl FnOnce() -> R) {
+        attempt_into(self.mark, &mut self.ending, rest);
+    }
+
     /// Tells how to see that a result is a failure.
     #[inline]
     pub fn set_failed(&mut self, failed: fn(&R) -> bool) {
@@ -42,16 +51,7 @@ impl<'env, R> Attempt<'env, R> {
         place: &'static str,
         cleanup: impl FnOnce(&mut Ending<'env, R>) -> C,
     ) {
-        match caught(Mark::here(), || cleanup(&mut self.ending).into_error()) {
-            Ok(error) => {
-                self.ending.chain.forget_recovered();
-                if let Some(error) = error {
-                    self.ending.errors.push(CleanupError::new(place, error));
-                }
-            }
-            Err(newer) => self.ending.chain.append(newer),
-        }
-        pay::rest(&mut self.ending);
+        pay_inline(place, cleanup, &mut self.ending);
     }
 
     /// Runs a cleanup if the function is left by anything but `Ok`.
@@ -77,19 +77,38 @@ impl<'env, R> Attempt<'env, R> {
     }
 
     /// What the function returns, or the chain, raised. Errors of cleanups are reported.
-    #[inline]
-    pub fn finish(self) -> R {
-        let (result, errors) = pay::conclude(self.mark, self.ending);
-        errors.iter().for_each(CleanupError::report);
-        result
+    #[inline(always)]
+    pub fn finish(&mut self) -> R {
+        self.ending.conclude().unwrap_or_else(|wrong| {
+            let (result, errors) = pay::conclude_wrong(self.mark, wrong);
+            errors.iter().for_each(CleanupError::report);
+            result
+        })
     }
 
     /// The same; errors of cleanups are kept for the function's result.
-    #[inline]
-    pub fn finish_into(self, all: &Errors) -> R {
-        let (result, errors) = pay::conclude(self.mark, self.ending);
-        errors.into_iter().for_each(|error| all.push(error));
-        result
+    #[inline(always)]
+    pub fn finish_into(&mut self, all: &Errors) -> R {
+        self.ending.conclude().unwrap_or_else(|wrong| {
+            let (result, errors) = pay::conclude_wrong(self.mark, wrong);
+            errors.into_iter().for_each(|error| all.push(error));
+            result
+        })
+    }
+}
+
+/// Runs a cleanup that is inline code, and what it registers.
+#[inline(always)]
+pub(crate) fn pay_inline<'env, R, C: CleanupResult>(
+    place: &'static str,
+    cleanup: impl FnOnce(&mut Ending<'env, R>) -> C,
+    ending: &mut Ending<'env, R>,
+) {
+    if let Some(error) = within(ending, |ending| cleanup(ending).into_error()) {
+        ending.ran(place, error);
+    }
+    if let Some(more) = ending.take_more() {
+        pay::rest(more, ending);
     }
 }
 

@@ -3,14 +3,15 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use crate::attempt::Errors;
-use crate::boundary::{Caught, attempt as caught, attempt_keeping};
+use crate::attempt::{Errors, pay_inline};
+use crate::boundary::Caught;
 use crate::chain::{Chain, Mark};
 use crate::cleanup::{BoxError, CleanupError, CleanupResult};
-use crate::ending::{Ending, How};
+use crate::ending::{Ending, How, Wrong};
 use crate::pay;
 use crate::report;
 
@@ -26,8 +27,7 @@ pub struct AsyncAttempt<R> {
 /// Runs the rest of an `async fn`.
 pub async fn attempt_async<R>(rest: impl Future<Output = R>) -> AsyncAttempt<R> {
     let mut rest = pin!(rest);
-    let (result, chain) = std::future::poll_fn(|cx| poll_caught(rest.as_mut(), cx)).await;
-    AsyncAttempt { result, chain, errors: Vec::new(), failed: |_| false }
+    std::future::poll_fn(|cx| poll_caught(rest.as_mut(), cx)).await
 }
 
 impl<R> AsyncAttempt<R> {
@@ -47,12 +47,16 @@ impl<R> AsyncAttempt<R> {
         F: FnOnce(&mut Ending<'_, R>) -> Option<BoxError>,
     {
         let Some(cleanup) = owed.cleanup.take() else { return };
-        let outcome = self.result.take();
-        let mut ending = Ending::with(outcome, std::mem::take(&mut self.chain), self.failed);
-        pay_with(owed.place, cleanup, &mut ending);
-        let (result, chain, mut errors) = ending.take();
-        (self.result, self.chain) = (result, chain);
-        self.errors.append(&mut errors);
+        let chain = std::mem::take(&mut self.chain);
+        let mut ending = Ending::with(self.result.take(), chain, self.failed);
+        pay_inline(owed.place, |end| cleanup(end).map_or(Ok(()), Err), &mut ending);
+        match ending.conclude() {
+            Ok(result) => self.result = Some(result),
+            Err(mut wrong) => {
+                (self.result, self.chain) = (wrong.result, wrong.chain);
+                self.errors.append(&mut wrong.errors);
+            }
+        }
     }
 
     /// Keeps the error of a cleanup that was awaited.
@@ -68,7 +72,7 @@ impl<R> AsyncAttempt<R> {
     /// What the function returns, and the errors of its cleanups; or the chain, raised.
     pub fn conclude(mut self) -> (R, Vec<CleanupError>) {
         let (chain, errors) = (std::mem::take(&mut self.chain), std::mem::take(&mut self.errors));
-        pay::conclude_parts(Mark::here(), self.result.take(), chain, errors)
+        pay::conclude_wrong(Mark::here(), Wrong { result: self.result.take(), chain, errors })
     }
 
     /// What the function returns, or the chain, raised. Errors of cleanups are reported.
@@ -97,12 +101,21 @@ impl<R> Drop for AsyncAttempt<R> {
 }
 
 /// The marks belong to the thread, and the next poll may be on another one: each poll has its own.
-fn poll_caught<R>(rest: Pin<&mut impl Future<Output = R>>, cx: &mut Context<'_>) -> Poll<(Option<R>, Chain)> {
-    match attempt_keeping(Mark::here(), || rest.poll(cx)) {
-        (Some(Poll::Ready(result)), chain) => Poll::Ready((Some(result), chain)),
-        (Some(Poll::Pending), chain) if chain.is_empty() => Poll::Pending,
-        (_, chain) => Poll::Ready((None, chain)),
-    }
+#[inline]
+fn poll_caught<R>(rest: Pin<&mut impl Future<Output = R>>, cx: &mut Context<'_>) -> Poll<AsyncAttempt<R>> {
+    let mark = Mark::here();
+    let (result, chain) = match catch_unwind(AssertUnwindSafe(|| rest.poll(cx))) {
+        Ok(Poll::Pending) if mark.is_settled() => return Poll::Pending,
+        Ok(Poll::Ready(result)) if mark.is_settled() => (Some(result), None),
+        Ok(Poll::Ready(result)) => (Some(result), mark.settle()),
+        Ok(Poll::Pending) => match mark.settle() {
+            None => return Poll::Pending,
+            left => (None, left),
+        },
+        Err(payload) => (None, Some(mark.chain_of(payload))),
+    };
+    let chain = chain.unwrap_or_default();
+    Poll::Ready(AsyncAttempt { result, chain, errors: Vec::new(), failed: |_| false })
 }
 
 /// A cleanup that waits for the ending of an `async fn`. Dropped before, it runs with
@@ -153,23 +166,8 @@ impl<R, F: FnOnce(&mut Ending<'_, R>) -> Option<BoxError>> Drop for OnEnding<R, 
 fn cancelled<R>(place: &'static str, cleanup: impl FnOnce(&mut Ending<'_, R>) -> Option<BoxError>) {
     let mark = Mark::here();
     let mut ending = Ending::<R>::known_only(How::Cancelled);
-    pay_with(place, cleanup, &mut ending);
-    let (_, chain, errors) = ending.take();
-    errors.iter().for_each(CleanupError::report);
-    pay::Raised::new(chain, mark).raise_or_keep();
-}
-
-fn pay_with<'env, R>(
-    place: &'static str,
-    cleanup: impl FnOnce(&mut Ending<'env, R>) -> Option<BoxError>,
-    ending: &mut Ending<'env, R>,
-) {
-    match caught(Mark::here(), || cleanup(ending)) {
-        Ok(error) => {
-            ending.chain.forget_recovered();
-            ending.errors.extend(error.map(|error| CleanupError::new(place, error)));
-        }
-        Err(newer) => ending.chain.append(newer),
-    }
-    pay::rest(ending);
+    pay_inline(place, |end| cleanup(end).map_or(Ok(()), Err), &mut ending);
+    let Err(wrong) = ending.conclude() else { return };
+    wrong.errors.iter().for_each(CleanupError::report);
+    pay::Raised::new(wrong.chain, mark).raise_or_keep();
 }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::chain::{Chain, Link, Mark};
+use crate::ending::Ending;
 
 /// What a boundary caught: the chain of panics, to look at or to raise again.
 pub struct Caught {
@@ -59,6 +60,7 @@ impl Caught {
 pub fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Caught> {
     let mark = Mark::here();
     match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) if mark.is_settled() => Ok(result),
         Ok(result) => match mark.settle() {
             None => Ok(result),
             Some(chain) => Err(Caught { chain: dispose(result, chain), mark }),
@@ -79,22 +81,47 @@ fn dispose<R>(result: R, mut chain: Chain) -> Chain {
 
 /// The same for the boundary of a function's own: what it has returned is kept beside the panics of
 /// its guards, for a cleanup that recovers them.
-#[inline]
-pub(crate) fn attempt_keeping<R>(mark: Mark, body: impl FnOnce() -> R) -> (Option<R>, Chain) {
+#[inline(always)]
+pub(crate) fn attempt_into<'env, R>(mark: Mark, ending: &mut Ending<'env, R>, body: impl FnOnce() -> R) {
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(result) => (Some(result), mark.settle().unwrap_or_default()),
-        Err(payload) => (None, mark.chain_of(payload)),
+        Ok(result) => {
+            ending.replace(result);
+            if !mark.is_settled() {
+                ending.overtaken(mark.settle());
+            }
+        }
+        Err(payload) => ending.overtaken(Some(mark.chain_of(payload))),
     }
 }
 
-/// The same for this crate's own boundaries, which keep the chain and the mark apart.
-#[inline]
-pub(crate) fn attempt<R>(mark: Mark, body: impl FnOnce() -> R) -> Result<R, Chain> {
+/// Runs something that belongs to an ending: what it raises is put on top of what is in flight.
+#[inline(always)]
+pub(crate) fn within<'env, R, T>(
+    ending: &mut Ending<'env, R>,
+    body: impl FnOnce(&mut Ending<'env, R>) -> T,
+) -> Option<T> {
+    let mark = Mark::here();
+    match catch_unwind(AssertUnwindSafe(|| body(&mut *ending))) {
+        Ok(done) => {
+            if !mark.is_settled() {
+                ending.overtaken(mark.settle());
+            }
+            Some(done)
+        }
+        Err(payload) => {
+            ending.overtaken(Some(mark.chain_of(payload)));
+            None
+        }
+    }
+}
+
+/// Runs `body`; gives back what it raised.
+#[inline(always)]
+pub(crate) fn raised_by(body: impl FnOnce()) -> Option<Chain> {
+    let mark = Mark::here();
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(result) => match mark.settle() {
-            None => Ok(result),
-            Some(chain) => Err(dispose(result, chain)),
-        },
-        Err(payload) => Err(mark.chain_of(payload)),
+        Ok(()) if mark.is_settled() => None,
+        Ok(()) => mark.settle(),
+        Err(payload) => Some(mark.chain_of(payload)),
     }
 }

@@ -36,18 +36,25 @@ pub struct Chain {
 }
 
 impl Chain {
+    pub(crate) const fn new() -> Chain {
+        Chain { links: Vec::new(), recovered: Vec::new() }
+    }
+
     /// True when nothing is in flight.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
     }
 
     /// The current panic: the newest one. `None` when nothing is in flight, or when the current
     /// link is a [task exit](crate::task::exit_task), which is not a panic.
+    #[inline]
     pub fn current(&self) -> Option<&Link> {
         self.links.last().filter(|link| !link.exits_task())
     }
 
     /// True when the task is being exited, with no newer panic on top.
+    #[inline]
     pub fn exits_task(&self) -> bool {
         self.links.last().is_some_and(Link::exits_task)
     }
@@ -97,12 +104,18 @@ impl Chain {
 
     /// Raises the newest link and files the older ones for the next boundary.
     #[cold]
-    pub(crate) fn raise(mut self, mark: Mark) -> ! {
+    pub(crate) fn raise(self, mark: Mark) -> ! {
+        resume_unwind(self.into_raised(mark))
+    }
+
+    /// The newest link, to be raised at once, with the older ones filed for the next boundary.
+    #[cold]
+    pub(crate) fn into_raised(mut self, mark: Mark) -> Payload {
         mark.truncate_history();
-        let Some(newest) = self.links.pop() else {
-            unreachable!("a chain is raised only when something is in flight")
-        };
-        resume_unwind(lists::file(newest, self.links))
+        match self.links.pop() {
+            Some(newest) => lists::file(newest, self.links),
+            None => unreachable!("a chain is raised only when something is in flight"),
+        }
     }
 
     /// Gives every link to the boundary around, because something else is in flight there already.

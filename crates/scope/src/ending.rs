@@ -1,9 +1,10 @@
 //! How a scope ended, as its cleanups see it.
 
+use std::fmt;
 use std::panic::Location;
 
 use crate::chain::{Chain, Link, Payload};
-use crate::cleanup::{CleanupError, CleanupResult};
+use crate::cleanup::{BoxError, CleanupError, CleanupResult};
 use crate::record::Registration;
 use crate::stack::Stack;
 
@@ -61,56 +62,77 @@ impl How {
 /// needs rules for about how deep `recover` may be called, the types say here.
 pub struct Ending<'env, R> {
     result: Option<R>,
-    pub(crate) chain: Chain,
+    /// `None` where all is well: the one thing to be tested on the good path.
+    trouble: Slot<'env, R>,
     /// How it ended where there is neither a result nor a panic.
     otherwise: How,
     failed: fn(&R) -> bool,
-    pub(crate) errors: Vec<CleanupError>,
-    /// What the cleanup that is running has registered.
-    pub(crate) more: Option<Box<Stack<'env, Ending<'env, R>>>>,
 }
 
+/// A place for [`Trouble`], mostly empty, whose drop is small enough to be inlined.
+struct Slot<'env, R>(Option<Box<Trouble<'env, R>>>);
+
+impl<R> Drop for Slot<'_, R> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(trouble) = self.0.take() {
+            drop_trouble(trouble);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn drop_trouble<R>(trouble: Box<Trouble<'_, R>>) {
+    drop(trouble);
+}
+
+/// What most endings do not have.
+struct Trouble<'env, R> {
+    chain: Chain,
+    errors: Vec<CleanupError>,
+    /// What the cleanup that is running has registered.
+    more: Option<More<'env, R>>,
+}
+
+/// What a cleanup has registered on the scope that is being left.
+pub(crate) type More<'env, R> = Box<Stack<'env, Ending<'env, R>>>;
+
 impl<'env, R> Ending<'env, R> {
-    #[inline]
-    pub(crate) fn new(outcome: Result<R, Chain>, failed: fn(&R) -> bool) -> Self {
-        let (result, chain) = match outcome {
-            Ok(result) => (Some(result), Chain::default()),
-            Err(chain) => (None, chain),
-        };
-        Ending::with(result, chain, failed)
+    #[inline(always)]
+    pub(crate) fn without_result(failed: fn(&R) -> bool) -> Self {
+        Ending { result: None, trouble: Slot(None), otherwise: How::Dropped, failed }
     }
 
-    #[inline]
+    /// What an `async fn` kept apart while it awaited its cleanups.
     pub(crate) fn with(result: Option<R>, chain: Chain, failed: fn(&R) -> bool) -> Self {
-        Ending { result, chain, otherwise: How::Dropped, failed, errors: Vec::new(), more: None }
+        let mut ending = Ending::without_result(failed);
+        ending.result = result;
+        if !chain.is_empty() {
+            ending.overtaken(Some(chain));
+        }
+        ending
     }
 
     /// An ending of which only the kind is known.
     pub(crate) fn known_only(how: How) -> Self {
-        Ending {
-            result: None,
-            chain: Chain::default(),
-            otherwise: how,
-            failed: never::<R>,
-            errors: Vec::new(),
-            more: None,
-        }
+        Ending { result: None, trouble: Slot(None), otherwise: how, failed: never::<R> }
     }
 
     /// Which way the scope is being left.
     pub fn how(&self) -> How {
-        How::of(&self.chain, self.result.as_ref(), self.failed, self.otherwise)
+        How::of(self.chain(), self.result.as_ref(), self.failed, self.otherwise)
     }
 
     /// What the scope will return; `None` while a panic or a task exit is in flight, and where there
     /// is no result.
     pub fn result(&self) -> Option<&R> {
-        if self.chain.is_empty() { self.result.as_ref() } else { None }
+        if self.chain().is_empty() { self.result.as_ref() } else { None }
     }
 
     /// The same, to be changed in place.
     pub fn result_mut(&mut self) -> Option<&mut R> {
-        if self.chain.is_empty() { self.result.as_mut() } else { None }
+        if self.chain().is_empty() { self.result.as_mut() } else { None }
     }
 
     /// Replaces what the scope will return. Without effect on a panic in flight: see
@@ -120,13 +142,15 @@ impl<'env, R> Ending<'env, R> {
     }
 
     /// The panic in flight, newest if there are several.
+    #[inline]
     pub fn panic(&self) -> Option<&Link> {
-        self.chain.current()
+        self.trouble.0.as_ref()?.chain.current()
     }
 
     /// All that is in flight, oldest first.
+    #[inline]
     pub fn chain(&self) -> &Chain {
-        &self.chain
+        self.trouble.0.as_deref().map_or(const { &Chain::new() }, |trouble| &trouble.chain)
     }
 
     /// Recovers the panic in flight, if there is one: the scope then returns what `recovered`
@@ -145,7 +169,7 @@ impl<'env, R> Ending<'env, R> {
     /// assert_eq!(answer, "division by zero");
     /// ```
     pub fn recover_with(&mut self, recovered: impl FnOnce(Payload) -> R) -> bool {
-        let Some(payload) = self.chain.recover() else { return false };
+        let Some(payload) = self.take_panic() else { return false };
         self.result = Some(recovered(payload));
         true
     }
@@ -168,7 +192,7 @@ impl<'env, R> Ending<'env, R> {
     where
         R: Default,
     {
-        let payload = self.chain.recover()?;
+        let payload = self.take_panic()?;
         self.result.get_or_insert_default();
         Some(payload)
     }
@@ -178,18 +202,84 @@ impl<'env, R> Ending<'env, R> {
     pub fn defer<C: CleanupResult>(&mut self, cleanup: impl FnOnce() -> C + 'env) {
         let place = Location::caller();
         let registration = Registration::new("scope", place);
-        let more = self.more.get_or_insert_with(|| Box::new(Stack::new()));
+        let more = self.trouble().more.get_or_insert_with(|| Box::new(Stack::new()));
         more.push(move |_: &mut Ending<'env, R>| cleanup().into_error(), place, registration);
     }
 
-    #[inline]
+    /// A cleanup has run.
+    #[inline(always)]
+    pub(crate) fn ran(&mut self, place: impl fmt::Display, error: Option<BoxError>) {
+        if self.trouble.0.is_some() || error.is_some() {
+            self.ran_in_trouble(place, error);
+        }
+    }
+
+    #[cold]
+    fn ran_in_trouble(&mut self, place: impl fmt::Display, error: Option<BoxError>) {
+        let trouble = self.trouble();
+        trouble.chain.forget_recovered();
+        trouble.errors.extend(error.map(|error| CleanupError::new(place, error)));
+    }
+
+    /// Something was raised on top of what is in flight.
+    #[cold]
+    pub(crate) fn overtaken(&mut self, newer: Option<Chain>) {
+        if let Some(newer) = newer {
+            self.trouble().chain.append(newer);
+        }
+    }
+
+    /// What cleanups have registered that is not paid yet.
+    #[inline(always)]
+    pub(crate) fn take_more(&mut self) -> Option<More<'env, R>> {
+        self.trouble.0.as_mut().and_then(|trouble| trouble.more.take())
+    }
+
+    pub(crate) fn errors(&mut self) -> &mut Vec<CleanupError> {
+        &mut self.trouble().errors
+    }
+
+    fn take_panic(&mut self) -> Option<Payload> {
+        self.trouble.0.as_mut()?.chain.recover()
+    }
+
+    #[cold]
+    fn trouble(&mut self) -> &mut Trouble<'env, R> {
+        self.trouble.0.get_or_insert_with(|| {
+            Box::new(Trouble { chain: Chain::default(), errors: Vec::new(), more: None })
+        })
+    }
+
+    #[inline(always)]
     pub(crate) fn set_failed(&mut self, failed: fn(&R) -> bool) {
         self.failed = failed;
     }
 
-    /// Takes the result apart from what may be in flight.
-    pub(crate) fn take(&mut self) -> (Option<R>, Chain, Vec<CleanupError>) {
-        (self.result.take(), std::mem::take(&mut self.chain), std::mem::take(&mut self.errors))
+    /// The result, if nothing went wrong; else all there is.
+    #[inline(always)]
+    pub(crate) fn conclude(&mut self) -> Result<R, Wrong<R>> {
+        let result = self.result.take();
+        match result {
+            Some(result) if self.trouble.0.is_none() => Ok(result),
+            result => Err(Wrong::of(result, self.trouble.0.take())),
+        }
+    }
+}
+
+/// An ending in which something went wrong, or of which there is no result.
+pub(crate) struct Wrong<R> {
+    pub(crate) result: Option<R>,
+    pub(crate) chain: Chain,
+    pub(crate) errors: Vec<CleanupError>,
+}
+
+impl<R> Wrong<R> {
+    #[cold]
+    fn of(result: Option<R>, trouble: Option<Box<Trouble<'_, R>>>) -> Wrong<R> {
+        match trouble {
+            Some(trouble) => Wrong { result, chain: trouble.chain, errors: trouble.errors },
+            None => Wrong { result, chain: Chain::default(), errors: Vec::new() },
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Paying a stack: newest first, each cleanup isolated from the others.
 
-use crate::boundary::attempt;
-use crate::chain::{Chain, Mark};
-use crate::cleanup::{BoxError, CleanupError};
-use crate::ending::{Ending, How};
-use crate::record::{Finished, Live};
+use std::cell::Cell;
+use std::panic::resume_unwind;
+
+use crate::boundary::raised_by;
+use crate::chain::{Chain, Mark, Payload};
+use crate::cleanup::CleanupError;
+use crate::ending::{Ending, How, More, Wrong};
+use crate::record::{Finished, Live, Registration};
 use crate::stack::{Stack, Top};
 
 /// Pays what a scope owes, and what its cleanups register meanwhile.
@@ -13,60 +16,101 @@ pub(crate) fn scope<'env, R>(
     ending: &mut Ending<'env, R>,
     live: &Live,
 ) {
-    while let Some(top) = owed.pop() {
-        live.paid(top.id);
-        // SAFETY: it was just popped from a stack whose closures take this `Ending`.
-        unsafe { one(top, ending) };
-        rest(ending);
+    while !owed.is_empty() {
+        let running = Cell::new(None);
+        // One catch for all of them, as long as none raises.
+        let raised = raised_by(|| {
+            while let Some(top) = owed.pop() {
+                live.paid(top.id);
+                // SAFETY: it was just popped from a stack whose closures take this `Ending`.
+                unsafe { one(top, ending, &running) };
+                if let Some(more) = ending.take_more() {
+                    rest(more, ending);
+                }
+            }
+        });
+        if let Some(newer) = raised {
+            overtaken(newer, ending, &running);
+            if let Some(more) = ending.take_more() {
+                rest(more, ending);
+            }
+        }
     }
 }
 
 /// Pays what the last cleanup registered, and what that registers, newest first.
-pub(crate) fn rest<R>(ending: &mut Ending<'_, R>) {
-    if ending.more.is_none() {
-        return;
-    }
+#[cold]
+pub(crate) fn rest<'env, R>(more: More<'env, R>, ending: &mut Ending<'env, R>) {
     // Not by recursion: a cleanup may register the next one a million times over.
-    let mut stacks: Vec<_> = ending.more.take().into_iter().collect();
-    while let Some(newest) = stacks.last_mut() {
-        let Some(top) = newest.pop() else {
-            stacks.pop();
-            continue;
-        };
-        if newest.is_empty() {
-            // Kept until the closure has been run: it lies in there.
-            let stack = stacks.pop();
-            // SAFETY: as in `scope`.
-            unsafe { one(top, ending) };
-            drop(stack);
-        } else {
-            // SAFETY: as in `scope`.
-            unsafe { one(top, ending) };
+    let mut stacks = vec![more];
+    while !stacks.is_empty() {
+        let running = Cell::new(None);
+        let raised = raised_by(|| {
+            while let Some(newest) = stacks.last_mut() {
+                let Some(top) = newest.pop() else {
+                    stacks.pop();
+                    continue;
+                };
+                // Kept until the closure has been run: it lies in there.
+                let emptied = if newest.is_empty() { stacks.pop() } else { None };
+                // SAFETY: as in `scope`.
+                unsafe { one(top, ending, &running) };
+                drop(emptied);
+                stacks.extend(ending.take_more());
+            }
+        });
+        if let Some(newer) = raised {
+            overtaken(newer, ending, &running);
+            stacks.extend(ending.take_more());
         }
-        stacks.extend(ending.more.take());
     }
 }
 
-/// Pays one cleanup of a scope.
+/// Which cleanup is running: its place on record.
+type Running = Cell<Option<Registration>>;
+
+/// Runs one cleanup of a scope.
 ///
 /// # Safety
 ///
 /// `top` comes from a stack whose closures take this kind of `Ending`, and nothing was pushed onto
 /// or popped from that stack since.
-pub(crate) unsafe fn one<R>(mut top: Top, ending: &mut Ending<'_, R>) {
-    let mut registration = std::mem::take(&mut top.registration);
+#[inline]
+unsafe fn one<R>(mut top: Top, ending: &mut Ending<'_, R>, running: &Running) {
     let place = top.place;
+    let recorded = top.registration.is_on_record();
+    if recorded {
+        running.set(Some(std::mem::take(&mut top.registration)));
+    }
     // SAFETY: this function's contract.
-    match attempt(Mark::here(), || unsafe { top.run(ending) }) {
-        Ok(error) => {
-            ending.chain.forget_recovered();
-            registration.finish(finished(&error));
-            ending.errors.extend(error.map(|error| CleanupError::new(place, error)));
-        }
-        Err(newer) => {
-            registration.finish(Finished::Panicked);
-            ending.chain.append(newer);
-        }
+    let error = unsafe { top.run(ending) };
+    if recorded && let Some(mut registration) = running.take() {
+        registration.finish(if error.is_some() { Finished::Failed } else { Finished::Ran });
+    }
+    ending.ran(place, error);
+}
+
+#[cold]
+fn overtaken<R>(newer: Chain, ending: &mut Ending<'_, R>, running: &Running) {
+    if let Some(mut registration) = running.take() {
+        registration.finish(Finished::Panicked);
+    }
+    ending.overtaken(Some(newer));
+}
+
+/// Runs a single cleanup of a scope, and what it registers.
+///
+/// # Safety
+///
+/// As [`one`].
+pub(crate) unsafe fn single<R>(top: Top, ending: &mut Ending<'_, R>) {
+    let running = Cell::new(None);
+    // SAFETY: this function's contract.
+    if let Some(newer) = raised_by(|| unsafe { one(top, ending, &running) }) {
+        overtaken(newer, ending, &running);
+    }
+    if let Some(more) = ending.take_more() {
+        rest(more, ending);
     }
 }
 
@@ -74,19 +118,30 @@ pub(crate) unsafe fn one<R>(mut top: Top, ending: &mut Ending<'_, R>) {
 pub(crate) fn pile(owed: &mut Stack<'_, How>, mut how: How, errors: &mut Vec<CleanupError>) -> Raised {
     let mark = Mark::here();
     let mut chain = Chain::default();
-    while let Some(mut top) = owed.pop() {
-        let mut registration = std::mem::take(&mut top.registration);
-        let place = top.place;
-        // SAFETY: it was just popped from a stack whose closures take a `How`.
-        match attempt(Mark::here(), || unsafe { top.run(&mut how) }) {
-            Ok(error) => {
-                registration.finish(finished(&error));
-                errors.extend(error.map(|error| CleanupError::new(place, error)));
+    while !owed.is_empty() {
+        let running: Running = Cell::new(None);
+        let raised = raised_by(|| {
+            while let Some(mut top) = owed.pop() {
+                let place = top.place;
+                let recorded = top.registration.is_on_record();
+                if recorded {
+                    running.set(Some(std::mem::take(&mut top.registration)));
+                }
+                // SAFETY: it was just popped from a stack whose closures take a `How`.
+                let error = unsafe { top.run(&mut how) };
+                if recorded && let Some(mut registration) = running.take() {
+                    registration.finish(if error.is_some() { Finished::Failed } else { Finished::Ran });
+                }
+                if let Some(error) = error {
+                    errors.push(CleanupError::new(place, error));
+                }
             }
-            Err(newer) => {
+        });
+        if let Some(newer) = raised {
+            if let Some(mut registration) = running.take() {
                 registration.finish(Finished::Panicked);
-                chain.append(newer);
             }
+            chain.append(newer);
         }
     }
     Raised { chain, mark }
@@ -129,35 +184,44 @@ impl Raised {
 }
 
 /// The end of a scope: what it returns, or the chain, raised.
-#[inline]
+#[inline(always)]
 pub(crate) fn conclude<R>(mark: Mark, mut ending: Ending<'_, R>) -> (R, Vec<CleanupError>) {
-    let (result, chain, errors) = ending.take();
-    conclude_parts(mark, result, chain, errors)
+    match ending.conclude() {
+        Ok(result) => (result, Vec::new()),
+        Err(wrong) => conclude_wrong(mark, wrong),
+    }
 }
 
-#[inline]
-pub(crate) fn conclude_parts<R>(
-    mark: Mark,
-    result: Option<R>,
-    chain: Chain,
-    errors: Vec<CleanupError>,
-) -> (R, Vec<CleanupError>) {
-    match (result, chain, errors) {
-        (Some(result), chain, errors) if chain.is_empty() => (result, errors),
-        (result, chain, errors) => raise(mark, chain, result, errors),
+/// The same for what went wrong. The raising is done in the caller's frame: the unwinder has to go
+/// through every one there is.
+#[inline(always)]
+pub(crate) fn conclude_wrong<R>(mark: Mark, wrong: Wrong<R>) -> (R, Vec<CleanupError>) {
+    match settle_wrong(mark, wrong) {
+        Ok(done) => done,
+        Err(payload) => resume_unwind(payload),
     }
+}
+
+/// The end of what no scope's result waits for: errors are reported, panics raised.
+pub(crate) fn conclude_open<R>(mark: Mark, mut ending: Ending<'_, R>) {
+    let Err(Wrong { chain, errors, .. }) = ending.conclude() else { return };
+    errors.iter().for_each(CleanupError::report);
+    Raised { chain, mark }.raise_if_any();
 }
 
 #[cold]
-fn raise<R>(mark: Mark, mut chain: Chain, unused: Option<R>, errors: Vec<CleanupError>) -> ! {
-    errors.iter().for_each(CleanupError::report);
-    // Not while unwinding: a destructor that panics would abort the process.
-    if let Err(newer) = attempt(Mark::here(), || drop(unused)) {
-        chain.append(newer);
+#[inline(never)]
+fn settle_wrong<R>(mark: Mark, wrong: Wrong<R>) -> Result<(R, Vec<CleanupError>), Payload> {
+    let (mut chain, errors) = (wrong.chain, wrong.errors);
+    if let Some(result) = wrong.result {
+        if chain.is_empty() {
+            return Ok((result, errors));
+        }
+        // Not while unwinding: a destructor that panics would abort the process.
+        if let Some(newer) = raised_by(|| drop(result)) {
+            chain.append(newer);
+        }
     }
-    chain.raise(mark)
-}
-
-fn finished(error: &Option<BoxError>) -> Finished {
-    if error.is_some() { Finished::Failed } else { Finished::Ran }
+    errors.iter().for_each(CleanupError::report);
+    Err(chain.into_raised(mark))
 }

@@ -159,11 +159,7 @@ impl<'a> Pile<'a> {
             let mark = crate::chain::Mark::here();
             let mut ending = Ending::<R>::known_only(*how);
             pay::scope(&mut stack, &mut ending, &Default::default());
-            let (_, chain, errors) = ending.take();
-            errors.iter().for_each(CleanupError::report);
-            if !chain.is_empty() {
-                chain.raise(mark);
-            }
+            pay::conclude_open(mark, ending);
             None
         };
         // Each of them is on record already.

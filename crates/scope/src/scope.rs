@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 
-use crate::boundary::attempt;
+use crate::boundary::attempt_into;
 use crate::chain::Mark;
 use crate::cleanup::{CleanupError, CleanupErrors, CleanupResult};
 use crate::ending::{Ending, How};
@@ -139,13 +139,8 @@ impl<'env, R> Scope<'env, R> {
         let mut ending = Ending::<'env, R>::known_only(How::Open);
         let mark = Mark::here();
         // SAFETY: it was just taken from this scope's stack, whose closures take this `Ending`.
-        unsafe { pay::one(top, &mut ending) };
-        pay::rest(&mut ending);
-        let (_, chain, errors) = ending.take();
-        errors.iter().for_each(CleanupError::report);
-        if !chain.is_empty() {
-            chain.raise(mark);
-        }
+        unsafe { pay::single(top, &mut ending) };
+        pay::conclude_open(mark, ending);
         true
     }
 
@@ -200,7 +195,12 @@ impl<'env, R> Scope<'env, R> {
     pub fn adopt(&self, pile: Pile<'env>) -> Deferred {
         let mut stack = pile.into_stack();
         self.push(Location::caller(), move |end: &mut Ending<'env, R>| {
-            pay::pile(&mut stack, end.how(), &mut end.errors).raise_if_any();
+            let mut errors = Vec::new();
+            let raised = pay::pile(&mut stack, end.how(), &mut errors);
+            if !errors.is_empty() {
+                end.errors().append(&mut errors);
+            }
+            raised.raise_if_any();
             None
         })
     }
@@ -262,7 +262,8 @@ where
     let live = Live::enter(std::any::type_name::<F>(), Location::caller());
     let mark = Mark::here();
     let mut scope = Scope { owed: Stack::new(), live };
-    let mut ending = Ending::new(attempt(mark, || body(&scope)), failed);
+    let mut ending = Ending::without_result(failed);
+    attempt_into(mark, &mut ending, || body(&scope));
     pay::scope(&mut scope.owed, &mut ending, &scope.live);
     pay::conclude(mark, ending)
 }

@@ -28,7 +28,7 @@ type Word = MaybeUninit<usize>;
 pub(crate) struct Stack<'a, Cx> {
     inline: UnsafeCell<[Word; INLINE_WORDS]>,
     chunks: UnsafeCell<Vec<Chunk>>,
-    top: Cell<Option<Pos>>,
+    top: Cell<Pos>,
     free: Cell<Pos>,
     length: Cell<u32>,
     pushed: Cell<u32>,
@@ -39,11 +39,30 @@ pub(crate) struct Stack<'a, Cx> {
 
 type Owned<'a, Cx> = Box<dyn FnOnce(&mut Cx) + 'a>;
 
-/// Chunk 0 is the inline one.
+/// A chunk, and a word in it; chunk 0 is the inline one. In one word of the machine, which is written
+/// and read as a whole: a load that spans two recent stores waits for both.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Pos {
-    chunk: u32,
-    word: u32,
+struct Pos(u64);
+
+impl Pos {
+    /// Below the lowest entry.
+    const NONE: Pos = Pos(u64::MAX);
+    const START: Pos = Pos(0);
+
+    #[inline(always)]
+    fn new(chunk: usize, word: usize) -> Pos {
+        Pos((chunk as u64) << 32 | word as u64)
+    }
+
+    #[inline(always)]
+    fn chunk(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    #[inline(always)]
+    fn word(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
 }
 
 struct Chunk {
@@ -53,7 +72,7 @@ struct Chunk {
 
 struct Header {
     ops: &'static Ops,
-    below: Option<Pos>,
+    below: Pos,
     place: &'static Location<'static>,
     registration: Registration,
     id: u32,
@@ -87,8 +106,8 @@ impl<'a, Cx> Stack<'a, Cx> {
         Stack {
             inline: UnsafeCell::new([const { MaybeUninit::uninit() }; INLINE_WORDS]),
             chunks: UnsafeCell::new(Vec::new()),
-            top: Cell::new(None),
-            free: Cell::new(Pos { chunk: 0, word: 0 }),
+            top: Cell::new(Pos::NONE),
+            free: Cell::new(Pos::START),
             length: Cell::new(0),
             pushed: Cell::new(0),
             _owns: PhantomData,
@@ -148,7 +167,7 @@ impl<'a, Cx> Stack<'a, Cx> {
             data.write(cleanup);
             data
         };
-        self.top.set(Some(at));
+        self.top.set(at);
         self.length.set(self.length.get() + 1);
         (id, data)
     }
@@ -158,14 +177,17 @@ impl<'a, Cx> Stack<'a, Cx> {
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Top> {
         loop {
-            let at = self.top.get()?;
+            let at = self.top.get();
+            if at == Pos::NONE {
+                return None;
+            }
             let words = self.words(at);
             // SAFETY: `top` is where `push` wrote a header, which is read once: afterwards `top` is
             // below it.
             let header = unsafe { words.cast::<Header>().read() };
             self.top.set(header.below);
             self.free.set(at);
-            self.release_above(at.chunk);
+            self.release_above(at.chunk());
             if header.gone {
                 continue;
             }
@@ -180,7 +202,8 @@ impl<'a, Cx> Stack<'a, Cx> {
     /// Takes out the cleanup with this id, wherever it is. `None` when it is not pending here.
     pub(crate) fn take(&self, id: u32) -> Option<Top> {
         let mut next = self.top.get();
-        while let Some(at) = next {
+        while next != Pos::NONE {
+            let at = next;
             let words = self.words(at);
             // SAFETY: `at` is the place of a header that `push` wrote and nobody has popped. No
             // other reference to it exists: the stack is used by one thread, and none is handed out.
@@ -207,8 +230,8 @@ impl<'a, Cx> Stack<'a, Cx> {
             taken.inline.get().copy_from_nonoverlapping(self.inline.get(), 1);
             std::ptr::swap(taken.chunks.get(), self.chunks.get());
         }
-        taken.top.set(self.top.take());
-        taken.free.set(self.free.replace(Pos { chunk: 0, word: 0 }));
+        taken.top.set(self.top.replace(Pos::NONE));
+        taken.free.set(self.free.replace(Pos::START));
         taken.length.set(self.length.take());
         taken.pushed.set(self.pushed.get());
         taken
@@ -218,10 +241,9 @@ impl<'a, Cx> Stack<'a, Cx> {
     #[inline]
     fn reserve(&self, words: usize) -> (Pos, NonNull<Word>) {
         let at = self.free.get();
-        let room = self.chunk_length(at.chunk) - at.word as usize;
+        let room = self.chunk_length(at.chunk()) - at.word();
         if words <= room {
-            // In range: the chunk's length fits a u32.
-            self.free.set(Pos { chunk: at.chunk, word: at.word + words as u32 });
+            self.free.set(Pos::new(at.chunk(), at.word() + words));
             return (at, self.words(at));
         }
         self.grow(words)
@@ -233,13 +255,13 @@ impl<'a, Cx> Stack<'a, Cx> {
         // SAFETY: the vector is touched only by this thread, within calls that do not overlap.
         let chunks = unsafe { &mut *self.chunks.get() };
         // Above the chunk in use there is at most one, kept empty by `release_above`.
-        let in_use = self.free.get().chunk as usize;
+        let in_use = self.free.get().chunk();
         if chunks.get(in_use).is_none_or(|spare| spare.length < words) {
             chunks.truncate(in_use);
             Stack::<Cx>::add_chunk(chunks, words);
         }
-        let at = Pos { chunk: in_use as u32 + 1, word: 0 };
-        self.free.set(Pos { word: words as u32, ..at });
+        let at = Pos::new(in_use + 1, 0);
+        self.free.set(Pos::new(in_use + 1, words));
         (at, self.words(at))
     }
 
@@ -249,34 +271,34 @@ impl<'a, Cx> Stack<'a, Cx> {
     }
 
     #[inline]
-    fn chunk_length(&self, chunk: u32) -> usize {
+    fn chunk_length(&self, chunk: usize) -> usize {
         if chunk == 0 {
             return INLINE_WORDS;
         }
         // SAFETY: as in `grow`; chunk n is at index n - 1.
-        unsafe { (&(*self.chunks.get()))[chunk as usize - 1].length }
+        unsafe { (&(*self.chunks.get()))[chunk - 1].length }
     }
 
     #[inline]
     fn words(&self, at: Pos) -> NonNull<Word> {
-        let start = if at.chunk == 0 {
+        let start = if at.chunk() == 0 {
             // SAFETY: a pointer into `self` is not null.
             unsafe { NonNull::new_unchecked(self.inline.get().cast::<Word>()) }
         } else {
             // SAFETY: as in `chunk_length`.
-            unsafe { (&(*self.chunks.get()))[at.chunk as usize - 1].words }
+            unsafe { (&(*self.chunks.get()))[at.chunk() - 1].words }
         };
         // SAFETY: positions lie within their chunk.
-        unsafe { start.add(at.word as usize) }
+        unsafe { start.add(at.word()) }
     }
 
     /// Frees the chunks above one that has entries again, but for one: a loop that pushes and pops
     /// at the edge must not allocate each time.
     #[inline]
-    fn release_above(&mut self, chunk: u32) {
+    fn release_above(&mut self, chunk: usize) {
         let chunks = self.chunks.get_mut();
-        if chunks.len() > chunk as usize + 1 {
-            chunks.truncate(chunk as usize + 1);
+        if chunks.len() > chunk + 1 {
+            chunks.truncate(chunk + 1);
         }
     }
 }

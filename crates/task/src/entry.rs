@@ -1,4 +1,5 @@
-//! One async cleanup: a closure until its turn comes, then the future it made, in one allocation.
+//! One async cleanup: a closure until its turn comes, then the future it made. With all that is known
+//! of it in one allocation, so that moving it about moves a pointer.
 
 use std::future::Future;
 use std::panic::Location;
@@ -19,6 +20,7 @@ pub(crate) enum When {
 }
 
 impl When {
+    #[inline]
     pub(crate) fn includes(self, how: How) -> bool {
         match self {
             When::Always => true,
@@ -29,57 +31,87 @@ impl When {
 }
 
 /// A cleanup on a stack.
-pub(crate) struct Entry {
-    pub(crate) cleanup: Pin<Box<dyn Cleanup>>,
+pub(crate) type Entry = Pin<Box<dyn Owed>>;
+
+/// What is known of a cleanup.
+pub(crate) struct About {
     pub(crate) registration: Registration,
     pub(crate) place: &'static Location<'static>,
-    pub(crate) when: When,
     pub(crate) limit: Option<Duration>,
+    pub(crate) when: When,
     pub(crate) id: u32,
-    /// Its future exists, and has been polled.
-    pub(crate) begun: bool,
 }
 
-/// A closure that makes a future, or that future.
-pub(crate) trait Cleanup: Send {
-    /// Makes the future, the first time, and polls it.
+/// A closure that makes a future, or that future, or neither any more.
+pub(crate) trait Owed: Send {
+    fn about(self: Pin<&mut Self>) -> &mut About;
+
+    /// Makes the future, the first time, and polls it. Once it is ready, nothing is left to drop but
+    /// the allocation.
     fn poll(self: Pin<&mut Self>, how: How, cx: &mut Context<'_>) -> Poll<Option<BoxError>>;
+
+    /// Drops the closure or the future.
+    fn clear(self: Pin<&mut Self>);
 }
 
 pin_project! {
-    #[project = LazyProjection]
-    enum Lazy<F, Fut> {
-        Owed { make: Option<F> },
-        Begun { #[pin] future: Fut },
+    struct Lazy<F, Fut> {
+        about: About,
+        #[pin]
+        state: State<F, Fut>,
     }
 }
 
-pub(crate) fn lazy<F, Fut>(make: F) -> Pin<Box<dyn Cleanup>>
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, Fut> {
+        Owed { make: Option<F> },
+        Begun { #[pin] future: Fut },
+        Done,
+    }
+}
+
+#[inline]
+pub(crate) fn lazy<F, Fut>(about: About, make: F) -> Entry
 where
     F: FnOnce(How) -> Fut + Send + 'static,
     Fut: Future<Output: CleanupResult> + Send + 'static,
 {
-    Box::pin(Lazy::Owed { make: Some(make) })
+    Box::pin(Lazy { about, state: State::Owed { make: Some(make) } })
 }
 
-impl<F, Fut> Cleanup for Lazy<F, Fut>
+impl<F, Fut> Owed for Lazy<F, Fut>
 where
     F: FnOnce(How) -> Fut + Send,
     Fut: Future<Output: CleanupResult> + Send,
 {
-    fn poll(mut self: Pin<&mut Self>, how: How, cx: &mut Context<'_>) -> Poll<Option<BoxError>> {
+    fn about(self: Pin<&mut Self>) -> &mut About {
+        self.project().about
+    }
+
+    fn poll(self: Pin<&mut Self>, how: How, cx: &mut Context<'_>) -> Poll<Option<BoxError>> {
+        let mut state = self.project().state;
         loop {
-            match self.as_mut().project() {
-                LazyProjection::Begun { future } => return future.poll(cx).map(CleanupResult::into_error),
-                LazyProjection::Owed { make } => match make.take() {
+            match state.as_mut().project() {
+                StateProjection::Begun { future } => {
+                    let Poll::Ready(result) = future.poll(cx) else { return Poll::Pending };
+                    state.set(State::Done);
+                    return Poll::Ready(result.into_error());
+                }
+                StateProjection::Owed { make } => match make.take() {
                     Some(make) => {
                         let future = make(how);
-                        self.set(Lazy::Begun { future });
+                        state.set(State::Begun { future });
                     }
                     // It panicked while it made its future: there is nothing more to run.
                     None => return Poll::Ready(None),
                 },
+                StateProjection::Done => return Poll::Ready(None),
             }
         }
+    }
+
+    fn clear(self: Pin<&mut Self>) {
+        self.project().state.set(State::Done);
     }
 }

@@ -21,15 +21,16 @@
 //! from the future cannot be run after it is gone, so cleanups own what they use; for what borrows,
 //! there are guards.
 
-mod begun;
 mod boundary;
 mod entry;
 pub mod lane;
+mod lock;
 mod os;
 mod pay;
 mod policy;
 mod scope;
 mod stack;
+mod sync;
 mod task;
 
 pub use boundary::isolated;

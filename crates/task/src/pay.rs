@@ -1,16 +1,15 @@
 //! Paying an async stack: strictly one after the other, newest first, each isolated.
 
 use std::future::Future;
-use std::panic::Location;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use epilogue_scope::__private::AsyncAttempt;
 use epilogue_scope::record::Finished;
 use epilogue_scope::{BoxError, Caught, CleanupError, How, catch, report};
+use tokio::time::Sleep;
 
-use crate::begun::Begun;
 use crate::entry::Entry;
 use crate::stack::Shared;
 
@@ -18,7 +17,7 @@ use crate::stack::Shared;
 pub(crate) trait Outcomes {
     fn how(&self) -> How;
     fn failed(&mut self, error: CleanupError);
-    fn raised(&mut self, caught: Caught, place: &'static Location<'static>);
+    fn raised(&mut self, caught: Caught, place: &'static std::panic::Location<'static>);
 }
 
 /// To the function that awaits its scope.
@@ -33,7 +32,7 @@ impl<R> Outcomes for IntoAttempt<'_, R> {
         self.0.push_error(error);
     }
 
-    fn raised(&mut self, caught: Caught, _: &'static Location<'static>) {
+    fn raised(&mut self, caught: Caught, _: &'static std::panic::Location<'static>) {
         self.0.push_caught(caught);
     }
 }
@@ -50,63 +49,130 @@ impl Outcomes for IntoReport {
         error.report();
     }
 
-    fn raised(&mut self, caught: Caught, place: &'static Location<'static>) {
+    fn raised(&mut self, caught: Caught, place: &'static std::panic::Location<'static>) {
         for link in caught.chain().links().iter().filter(|link| !link.exits_task()) {
             report::panicked(&place.to_string(), &**link);
         }
     }
 }
 
-/// Pays everything above `depth`.
-pub(crate) async fn down(shared: &Shared, depth: usize, outcomes: &mut (impl Outcomes + ?Sized)) {
-    while let Some(entry) = shared.pop(depth) {
+/// Pays everything above a depth. Dropped in the middle, it puts back what it has not paid, the
+/// cleanup that was running, begun as it is, on top.
+pub(crate) struct Pay<'a, O: Outcomes> {
+    shared: &'a Shared,
+    depth: usize,
+    outcomes: O,
+    how: How,
+    running: Option<Entry>,
+    /// Of the cleanup that is running, if it has a limit.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a, O: Outcomes> Pay<'a, O> {
+    #[inline]
+    pub(crate) fn down(shared: &'a Shared, depth: usize, outcomes: O) -> Pay<'a, O> {
         let how = outcomes.how();
-        if entry.when.includes(how) {
-            one(shared, entry, how, outcomes).await;
-            if outcomes.how() != how {
-                // For the rest of them, also if it is the lane that runs them.
-                shared.end(outcomes.how());
+        Pay { shared, depth, outcomes, how, running: None, sleep: None }
+    }
+
+    /// Pays this one cleanup, which was taken off the stack, and no other.
+    pub(crate) fn one(shared: &'a Shared, entry: Entry, outcomes: O) -> Pay<'a, O> {
+        let how = outcomes.how();
+        Pay { shared, depth: usize::MAX, outcomes, how, running: Some(entry), sleep: None }
+    }
+
+    fn poll_running(&mut self, entry: &mut Entry, cx: &mut Context<'_>) -> Poll<()> {
+        let how = self.how;
+        match catch(|| entry.as_mut().poll(how, cx)) {
+            Ok(Poll::Ready(None)) => entry.as_mut().about().registration.finish(Finished::Ran),
+            Ok(Poll::Ready(Some(error))) => self.failed(entry, error, Finished::Failed),
+            Ok(Poll::Pending) => return self.poll_limit(entry, cx),
+            Err(caught) => self.raised(entry, caught),
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_limit(&mut self, entry: &mut Entry, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = entry.as_mut().about().limit else { return Poll::Pending };
+        if self.sleep.is_none() && tokio::runtime::Handle::try_current().is_err() {
+            // No clock without a runtime. The lane has one, and runs what a dropped future owed; a
+            // future that is polled by hand pays its cleanups without their limits.
+            return Poll::Pending;
+        }
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(sleep.as_mut().poll(cx));
+        self.failed(entry, Box::new(Overran { limit }), Finished::Abandoned);
+        self.clear(entry);
+        Poll::Ready(())
+    }
+
+    #[cold]
+    fn failed(&mut self, entry: &mut Entry, error: BoxError, finished: Finished) {
+        let about = entry.as_mut().about();
+        about.registration.finish(finished);
+        self.outcomes.failed(CleanupError::new(about.place, error));
+    }
+
+    #[cold]
+    fn raised(&mut self, entry: &mut Entry, caught: Caught) {
+        let about = entry.as_mut().about();
+        about.registration.finish(Finished::Panicked);
+        self.outcomes.raised(caught, about.place);
+        if self.depth != usize::MAX && self.outcomes.how() != self.how {
+            self.how = self.outcomes.how();
+            // For the rest of them, also if it is the lane that runs them.
+            self.shared.end(self.how);
+        }
+        self.clear(entry);
+    }
+
+    /// What a cleanup holds may panic when it is dropped.
+    fn clear(&mut self, entry: &mut Entry) {
+        if let Err(caught) = catch(|| entry.as_mut().clear()) {
+            let place = entry.as_mut().about().place;
+            self.outcomes.raised(caught, place);
+        }
+    }
+
+    #[cold]
+    fn skip(&mut self, mut entry: Entry) {
+        entry.as_mut().about().registration.finish(Finished::Disarmed);
+        self.clear(&mut entry);
+    }
+}
+
+impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            if this.running.is_none() {
+                let Some(mut entry) = this.shared.pop(this.depth) else { return Poll::Ready(()) };
+                if !entry.as_mut().about().when.includes(this.how) {
+                    this.skip(entry);
+                    continue;
+                }
+                this.running = Some(entry);
             }
-        } else {
-            drop_caught(entry, Finished::Disarmed, outcomes);
+            let Some(mut entry) = this.running.take() else { continue };
+            if this.poll_running(&mut entry, cx).is_pending() {
+                this.running = Some(entry);
+                return Poll::Pending;
+            }
+            this.sleep = None;
+            if this.depth == usize::MAX {
+                return Poll::Ready(());
+            }
         }
     }
 }
 
-/// Pays one cleanup. Dropped in the middle, the cleanup goes back on its stack, begun as it is.
-pub(crate) async fn one(shared: &Shared, entry: Entry, how: How, outcomes: &mut (impl Outcomes + ?Sized)) {
-    let (place, limit) = (entry.place, entry.limit);
-    let mut begun = Begun::new(shared, entry);
-    let ended = match limit {
-        None => Some(PollCaught { begun: &mut begun, how }.await),
-        Some(limit) => within(limit, PollCaught { begun: &mut begun, how }).await,
-    };
-    let finished = match ended {
-        Some(Ok(None)) => Finished::Ran,
-        Some(Ok(Some(error))) => {
-            outcomes.failed(CleanupError::new(place, error));
-            Finished::Failed
+impl<O: Outcomes> Drop for Pay<'_, O> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.running.take() {
+            self.shared.put_back(entry);
         }
-        Some(Err(caught)) => {
-            outcomes.raised(caught, place);
-            Finished::Panicked
-        }
-        None => {
-            outcomes.failed(CleanupError::new(place, Box::new(Overran { limit: limit.unwrap_or_default() })));
-            Finished::Abandoned
-        }
-    };
-    if let Some(entry) = begun.end() {
-        drop_caught(entry, finished, outcomes);
-    }
-}
-
-/// What a cleanup holds may panic when it is dropped.
-pub(crate) fn drop_caught(mut entry: Entry, finished: Finished, outcomes: &mut (impl Outcomes + ?Sized)) {
-    entry.registration.finish(finished);
-    let place = entry.place;
-    if let Err(caught) = catch(move || drop(entry)) {
-        outcomes.raised(caught, place);
     }
 }
 
@@ -115,33 +181,4 @@ pub(crate) fn drop_caught(mut entry: Entry, finished: Finished, outcomes: &mut (
 #[error("cut off: it took longer than its limit of {limit:?}")]
 struct Overran {
     limit: Duration,
-}
-
-struct PollCaught<'a, 'b> {
-    begun: &'a mut Begun<'b>,
-    how: How,
-}
-
-impl Future for PollCaught<'_, '_> {
-    type Output = Result<Option<BoxError>, Caught>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let how = self.how;
-        let Some(cleanup) = self.begun.cleanup() else { return Poll::Ready(Ok(None)) };
-        match catch(|| cleanup.poll(how, cx)) {
-            Ok(poll) => poll.map(Ok),
-            Err(caught) => Poll::Ready(Err(caught)),
-        }
-    }
-}
-
-/// `None` when time ran out.
-async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    if tokio::runtime::Handle::try_current().is_err() {
-        // No clock without a runtime. The lane has one, and runs what a dropped future owed; a
-        // future that is polled by hand pays its cleanups without their limits.
-        return Some(future.await);
-    }
-    tokio::time::timeout(limit, &mut future).await.ok()
 }

@@ -9,8 +9,8 @@ use epilogue_scope::__private::{AsyncAttempt, attempt_async};
 use epilogue_scope::record::Live;
 use epilogue_scope::{CleanupError, CleanupErrors, CleanupResult, How};
 
-use crate::entry::{When, lazy};
-use crate::pay::{self, IntoReport};
+use crate::entry::When;
+use crate::pay::{IntoReport, Pay};
 use crate::policy::TaskPanic;
 use crate::stack::{AsyncDeferred, AsyncStack, ScopeClosed, Shared};
 use crate::task::{self, Task};
@@ -171,7 +171,7 @@ impl AsyncScope {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.stack.push(lazy(cleanup), When::Always, Some(limit))
+        self.stack.push(cleanup, When::Always, Some(limit))
     }
 
     /// Spawns a task that cannot outlive the scope: at its place among the cleanups it is awaited,
@@ -239,7 +239,7 @@ impl AsyncScope {
     /// Dropped in the middle, the cleanup is pending again, begun as it is, as the newest.
     pub async fn run_now(&self, deferred: AsyncDeferred) -> bool {
         let Some(entry) = self.stack.0.take(deferred) else { return false };
-        pay::one(&self.stack.0, entry, How::Open, &mut IntoReport(How::Open)).await;
+        Pay::one(&self.stack.0, entry, IntoReport(How::Open)).await;
         true
     }
 
@@ -281,7 +281,7 @@ impl ScopeHandle {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.0.push(lazy(cleanup), When::Always, None, Location::caller())
+        self.0.push(cleanup, When::Always, None, Location::caller())
     }
 
     /// Spawns a task that cannot outlive the scope, as [`AsyncScope::spawn`].
@@ -301,7 +301,7 @@ impl ScopeHandle {
     ) -> Result<Task<T>, ScopeClosed> {
         let place = Location::caller();
         let (task, owed) = task::spawn(name, TaskPanic::Isolate, task);
-        match self.0.push(lazy(owed), When::Always, None, place) {
+        match self.0.push(owed, When::Always, None, place) {
             Ok(deferred) => Ok(task.owed_by(Arc::downgrade(&self.0), deferred)),
             Err(closed) => {
                 task.abort();

@@ -3,15 +3,17 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use epilogue_scope::__private::AsyncAttempt;
 use epilogue_scope::record::{Finished, Live, Registration};
 use epilogue_scope::{CleanupResult, How};
 
-use crate::entry::{Cleanup, Entry, When, lazy};
-use crate::{lane, pay};
+use crate::entry::{About, Entry, When, lazy};
+use crate::lane;
+use crate::lock::{Guard, Lock};
+use crate::pay::{IntoAttempt, Pay};
 
 /// What an async scope owes. Dropped with something on it, it hands that to the [`lane`].
 ///
@@ -20,7 +22,7 @@ pub struct AsyncStack(pub(crate) Arc<Shared>, lane::Alive);
 
 /// What everybody shares who may register on a scope or pay it.
 pub(crate) struct Shared {
-    owed: Mutex<Owed>,
+    owed: Lock<Owed>,
     live: Live,
 }
 
@@ -52,7 +54,7 @@ impl AsyncStack {
 
     pub(crate) fn listed(live: Live) -> AsyncStack {
         lane::arm();
-        AsyncStack(Arc::new(Shared { owed: Mutex::default(), live }), lane::Alive::new())
+        AsyncStack(Arc::new(Shared { owed: Lock::new(Owed::default()), live }), lane::Alive::new())
     }
 
     /// How many cleanups are pending.
@@ -61,13 +63,14 @@ impl AsyncStack {
     }
 
     /// Owes a cleanup.
+    #[inline]
     #[track_caller]
     pub fn defer<F, Fut>(&self, cleanup: F) -> AsyncDeferred
     where
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.push(lazy(cleanup), When::Always, None)
+        self.push(cleanup, When::Always, None)
     }
 
     /// Owes a cleanup for anything but a return that is known not to be `Err`.
@@ -77,7 +80,7 @@ impl AsyncStack {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.push(lazy(cleanup), When::Failure, None)
+        self.push(cleanup, When::Failure, None)
     }
 
     /// Owes a cleanup for a return that is not known to be `Err`.
@@ -87,16 +90,16 @@ impl AsyncStack {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.push(lazy(cleanup), When::Success, None)
+        self.push(cleanup, When::Success, None)
     }
 
+    #[inline]
     #[track_caller]
-    pub(crate) fn push(
-        &self,
-        cleanup: std::pin::Pin<Box<dyn Cleanup>>,
-        when: When,
-        limit: Option<Duration>,
-    ) -> AsyncDeferred {
+    pub(crate) fn push<F, Fut>(&self, cleanup: F, when: When, limit: Option<Duration>) -> AsyncDeferred
+    where
+        F: FnOnce(How) -> Fut + Send + 'static,
+        Fut: Future<Output: CleanupResult> + Send + 'static,
+    {
         match self.0.push(cleanup, when, limit, Location::caller()) {
             Ok(deferred) => deferred,
             Err(_) => unreachable!("a scope is closed by its owner, which still lends it"),
@@ -111,7 +114,7 @@ impl AsyncStack {
     /// the stack is dropped, with the ending the body had.
     pub async fn pay_down<R>(&self, depth: usize, attempt: &mut AsyncAttempt<R>) {
         self.0.end(attempt.how());
-        pay::down(&self.0, depth, &mut pay::IntoAttempt(attempt)).await;
+        Pay::down(&self.0, depth, IntoAttempt(attempt)).await;
     }
 }
 
@@ -130,24 +133,25 @@ impl Drop for AsyncStack {
 }
 
 impl Shared {
-    pub(crate) fn push(
+    #[inline]
+    pub(crate) fn push<F, Fut>(
         &self,
-        cleanup: std::pin::Pin<Box<dyn Cleanup>>,
+        cleanup: F,
         when: When,
         limit: Option<Duration>,
         place: &'static Location<'static>,
-    ) -> Result<AsyncDeferred, ScopeClosed> {
-        let mut owed = self.lock();
-        if owed.closed {
-            return Err(ScopeClosed {});
-        }
-        let id = owed.next;
-        owed.next = owed.next.wrapping_add(1);
+    ) -> Result<AsyncDeferred, ScopeClosed>
+    where
+        F: FnOnce(How) -> Fut + Send + 'static,
+        Fut: Future<Output: CleanupResult> + Send + 'static,
+    {
         let registration = Registration::new("async scope", place);
-        owed.entries.push(Entry { cleanup, registration, place, when, limit, id, begun: false });
-        drop(owed);
-        self.live.owes(id, place);
-        Ok(AsyncDeferred(id))
+        let entry = lazy(About { registration, place, limit, when, id: 0 }, cleanup);
+        // A cleanup that is refused is dropped here, on record as one that shall not run.
+        self.adopt(entry).map_err(|(mut entry, closed)| {
+            entry.as_mut().about().registration.finish(Finished::Disarmed);
+            closed
+        })
     }
 
     /// The newest cleanup above `depth`. Asked for the very last one, with none left, it closes: what
@@ -158,39 +162,42 @@ impl Shared {
             owed.closed |= depth == 0;
             return None;
         }
-        let entry = owed.entries.pop();
+        let mut entry = owed.entries.pop()?;
         drop(owed);
-        if let Some(entry) = &entry {
-            self.live.paid(entry.id);
-        }
-        entry
+        self.live.paid(entry.as_mut().about().id);
+        Some(entry)
     }
 
     /// Puts back a cleanup that was cut while it ran.
-    pub(crate) fn put_back(&self, entry: Entry) {
-        self.live.owes(entry.id, entry.place);
+    pub(crate) fn put_back(&self, mut entry: Entry) {
+        let about = entry.as_mut().about();
+        self.live.owes(about.id, about.place);
         self.lock().entries.push(entry);
     }
 
     /// Takes a cleanup out, wherever it is.
     pub(crate) fn take(&self, deferred: AsyncDeferred) -> Option<Entry> {
         let mut owed = self.lock();
-        let at = owed.entries.iter().rposition(|entry| entry.id == deferred.0)?;
+        let at = owed.entries.iter_mut().rposition(|entry| entry.as_mut().about().id == deferred.0)?;
         let entry = owed.entries.remove(at);
         drop(owed);
-        self.live.paid(entry.id);
+        self.live.paid(deferred.0);
         Some(entry)
     }
 
-    /// Takes over a cleanup of another stack.
+    /// Takes over a cleanup, on top.
+    #[inline]
     pub(crate) fn adopt(&self, mut entry: Entry) -> Result<AsyncDeferred, (Entry, ScopeClosed)> {
         let mut owed = self.lock();
         if owed.closed {
+            drop(owed);
             return Err((entry, ScopeClosed {}));
         }
-        entry.id = owed.next;
-        owed.next = owed.next.wrapping_add(1);
-        let (id, place) = (entry.id, entry.place);
+        let id = owed.next;
+        owed.next = id.wrapping_add(1);
+        let about = entry.as_mut().about();
+        about.id = id;
+        let place = about.place;
         owed.entries.push(entry);
         drop(owed);
         self.live.owes(id, place);
@@ -199,7 +206,7 @@ impl Shared {
 
     pub(crate) fn disarm(&self, deferred: AsyncDeferred) -> bool {
         let Some(mut entry) = self.take(deferred) else { return false };
-        entry.registration.finish(Finished::Disarmed);
+        entry.as_mut().about().registration.finish(Finished::Disarmed);
         true
     }
 
@@ -208,21 +215,20 @@ impl Shared {
         if std::ptr::eq(self, other) {
             return Ok(());
         }
-        let entries = std::mem::take(&mut self.lock().entries);
-        self.live.paid_all();
-        let mut owed = other.lock();
-        if owed.closed {
-            drop(owed);
-            self.lock().entries = entries;
+        if other.lock().closed {
             return Err(ScopeClosed {});
         }
-        for mut entry in entries {
-            entry.id = owed.next;
-            owed.next = owed.next.wrapping_add(1);
-            other.live.owes(entry.id, entry.place);
-            owed.entries.push(entry);
+        let entries = std::mem::take(&mut self.lock().entries);
+        self.live.paid_all();
+        let mut refused = Ok(());
+        for entry in entries {
+            // The other may close in the middle of it: the rest stays here.
+            if let Err((entry, closed)) = other.adopt(entry) {
+                self.put_back(entry);
+                refused = Err(closed);
+            }
         }
-        Ok(())
+        refused
     }
 
     pub(crate) fn end(&self, how: How) {
@@ -231,10 +237,13 @@ impl Shared {
 
     /// The places of what is pending, for the report of what could not be run.
     pub(crate) fn places(&self) -> Vec<String> {
-        self.lock().entries.iter().rev().map(|entry| entry.place.to_string()).collect()
+        let places: Vec<_> =
+            self.lock().entries.iter_mut().rev().map(|entry| entry.as_mut().about().place).collect();
+        places.into_iter().map(ToString::to_string).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Owed> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn lock(&self) -> Guard<'_, Owed> {
+        self.owed.lock()
     }
 }

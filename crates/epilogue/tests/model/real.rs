@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::resume_unwind;
 
-use epilogue::__private::attempt;
+use epilogue::__private::Attempt;
 use epilogue::{Caught, Ending, Pile, Scope, catch, defer, scope, task};
 
 use crate::Event;
@@ -81,7 +81,8 @@ fn exec<'e>(
         Op::Block(ops) => exec(ops, world, scope_here, None),
         Op::Scope(ops) => scope(|s| exec(ops, world, Some(s), None)),
         Op::Split(cleanup) => {
-            let mut attempt = attempt(|| exec(rest, world, scope_here, ending));
+            let mut attempt = Attempt::new();
+            attempt.run(|| exec(rest, world, scope_here, ending));
             owe(world);
             attempt.pay("split", |end| pay_aware(cleanup, world, end));
             return attempt.finish();

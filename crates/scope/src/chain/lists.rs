@@ -8,16 +8,34 @@ use crate::report;
 
 /// How long the two lists were when a boundary was entered. What lies below belongs to outer
 /// boundaries: a freed box's address can be used again, so a lookup must not reach there.
-#[derive(Clone, Copy)]
-pub(crate) struct Mark {
-    overtaking: u32,
-    history: u32,
-}
+///
+/// Both lengths in one word: it is read and compared at every boundary.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark(u64);
 
 impl Mark {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn here() -> Mark {
         LENGTHS.get()
+    }
+
+    fn new(overtaking: usize, history: usize) -> Mark {
+        let length = |length: usize| u64::from(u32::try_from(length).unwrap_or(u32::MAX));
+        Mark(length(overtaking) << 32 | length(history))
+    }
+
+    fn overtaking(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    fn history(self) -> usize {
+        (self.0 & u64::from(u32::MAX)) as usize
+    }
+
+    /// Whether the lists are as they were: nothing is to be settled.
+    #[inline(always)]
+    pub(crate) fn is_settled(self) -> bool {
+        LENGTHS.get() == self
     }
 
     /// The chain of a payload that was just caught at this mark.
@@ -39,17 +57,8 @@ impl Mark {
     /// it keeps its panic so as not to take the function's result away. Those are given back, to be
     /// raised. Any other a foreign `catch_unwind` has left behind: it belongs to nobody any more, so it
     /// is reported.
-    #[inline]
-    pub(crate) fn settle(self) -> Option<Chain> {
-        let now = LENGTHS.get();
-        if now.overtaking == self.overtaking && now.history == self.history {
-            return None;
-        }
-        self.settle_lists()
-    }
-
     #[cold]
-    fn settle_lists(self) -> Option<Chain> {
+    pub(crate) fn settle(self) -> Option<Chain> {
         let left = take_overtaking(self);
         if !std::thread::panicking() && !left.iter().any(|kept| kept.late) {
             report_orphans(left.into_iter().map(|kept| kept.payload));
@@ -120,7 +129,7 @@ fn report_orphans(orphans: impl IntoIterator<Item = Payload>) {
 
 thread_local! {
     // Read at every boundary: no destructor, so no registration check on the good path.
-    static LENGTHS: Cell<Mark> = const { Cell::new(Mark { overtaking: 0, history: 0 }) };
+    static LENGTHS: Cell<Mark> = const { Cell::new(Mark(0)) };
     static LISTS: Lists = const { Lists {
         overtaking: RefCell::new(Vec::new()),
         history: RefCell::new(Vec::new()),
@@ -147,11 +156,7 @@ struct Filed {
 
 impl Lists {
     fn note_lengths(&self) {
-        let length = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        LENGTHS.set(Mark {
-            overtaking: length(self.overtaking.borrow().len()),
-            history: length(self.history.borrow().len()),
-        });
+        LENGTHS.set(Mark::new(self.overtaking.borrow().len(), self.history.borrow().len()));
     }
 }
 
@@ -170,11 +175,11 @@ struct Filing(Vec<Filed>);
 
 impl Filing {
     fn since(mark: Mark) -> Filing {
-        if LENGTHS.get().history == mark.history {
+        if LENGTHS.get().history() == mark.history() {
             return Filing(Vec::new());
         }
         let taken = LISTS.try_with(|lists| {
-            let taken = split_off(&lists.history, mark.history);
+            let taken = split_off(&lists.history, mark.history());
             lists.note_lengths();
             taken
         });
@@ -200,19 +205,19 @@ impl Filing {
 }
 
 fn take_overtaking(mark: Mark) -> Vec<Kept> {
-    if LENGTHS.get().overtaking == mark.overtaking {
+    if LENGTHS.get().overtaking() == mark.overtaking() {
         return Vec::new();
     }
     let taken = LISTS.try_with(|lists| {
-        let taken = split_off(&lists.overtaking, mark.overtaking);
+        let taken = split_off(&lists.overtaking, mark.overtaking());
         lists.note_lengths();
         taken
     });
     taken.unwrap_or_default()
 }
 
-fn split_off<T>(list: &RefCell<Vec<T>>, from: u32) -> Vec<T> {
+fn split_off<T>(list: &RefCell<Vec<T>>, from: usize) -> Vec<T> {
     let mut list = list.borrow_mut();
-    let from = (from as usize).min(list.len());
+    let from = from.min(list.len());
     list.split_off(from)
 }

@@ -58,6 +58,11 @@ impl Registration {
         if is_on(RECORDER) { Registration::on_record(name, place) } else { Registration(None) }
     }
 
+    #[inline(always)]
+    pub(crate) fn is_on_record(&self) -> bool {
+        self.0.is_some()
+    }
+
     #[cold]
     fn on_record(name: &str, place: &Location<'_>) -> Registration {
         Registration(SET.get().and_then(|recorder| recorder.registered(name, place)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use epilogue_scope::How;
 
 use super::{place, state};
-use crate::pay::{self, IntoReport};
+use crate::pay::{IntoReport, Pay};
 use crate::stack::Shared;
 
 /// A runtime may go away under a job, and the lane's thread may fail to make one; not without end.
@@ -33,7 +33,7 @@ impl Job {
     /// Pays everything.
     pub(super) async fn run(mut self) {
         if let Some(shared) = self.shared.clone() {
-            pay::down(&shared, 0, &mut IntoReport(self.how)).await;
+            Pay::down(&shared, 0, IntoReport(self.how)).await;
         }
         self.shared = None;
     }
