@@ -19,9 +19,15 @@ use crate::report;
 /// async cleanups are awaited while it is held.
 pub struct AsyncAttempt<R> {
     result: Option<R>,
+    /// `None` where all is well.
+    trouble: Option<Box<Trouble>>,
+    failed: fn(&R) -> bool,
+}
+
+#[derive(Default)]
+struct Trouble {
     chain: Chain,
     errors: Vec<CleanupError>,
-    failed: fn(&R) -> bool,
 }
 
 /// Runs the rest of an `async fn`.
@@ -38,7 +44,27 @@ impl<R> AsyncAttempt<R> {
 
     /// How the rest ended.
     pub fn how(&self) -> How {
-        How::of(&self.chain, self.result.as_ref(), self.failed, How::Cancelled)
+        match &self.trouble {
+            Some(trouble) => How::of(&trouble.chain, self.result.as_ref(), self.failed, How::Cancelled),
+            None => How::of_result(self.result.as_ref(), self.failed, How::Cancelled),
+        }
+    }
+
+    /// What the rest returned, if nothing is wrong: then there is nothing to report either.
+    #[inline]
+    pub fn into_good(mut self) -> Result<R, Self> {
+        match self.result.take() {
+            Some(result) if self.trouble.is_none() => Ok(result),
+            result => {
+                self.result = result;
+                Err(self)
+            }
+        }
+    }
+
+    #[cold]
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
     }
 
     /// Runs a cleanup that was built before the rest.
@@ -47,32 +73,43 @@ impl<R> AsyncAttempt<R> {
         F: FnOnce(&mut Ending<'_, R>) -> Option<BoxError>,
     {
         let Some(cleanup) = owed.cleanup.take() else { return };
-        let chain = std::mem::take(&mut self.chain);
+        let Trouble { chain, errors } = self.trouble.take().map(|trouble| *trouble).unwrap_or_default();
         let mut ending = Ending::with(self.result.take(), chain, self.failed);
         pay_inline(owed.place, |end| cleanup(end).map_or(Ok(()), Err), &mut ending);
         match ending.conclude() {
             Ok(result) => self.result = Some(result),
-            Err(mut wrong) => {
-                (self.result, self.chain) = (wrong.result, wrong.chain);
-                self.errors.append(&mut wrong.errors);
+            Err(wrong) => {
+                self.result = wrong.result;
+                *self.trouble() = Trouble { chain: wrong.chain, errors: wrong.errors };
             }
+        }
+        if !errors.is_empty() {
+            let all = &mut self.trouble().errors;
+            let newer = std::mem::replace(all, errors);
+            all.extend(newer);
         }
     }
 
     /// Keeps the error of a cleanup that was awaited.
     pub fn push_error(&mut self, error: CleanupError) {
-        self.errors.push(error);
+        self.trouble().errors.push(error);
     }
 
     /// Puts what such a cleanup raised on top of what is in flight.
     pub fn push_caught(&mut self, caught: Caught) {
-        self.chain.append(caught.into_chain());
+        self.trouble().chain.append(caught.into_chain());
     }
 
     /// What the function returns, and the errors of its cleanups; or the chain, raised.
     pub fn conclude(mut self) -> (R, Vec<CleanupError>) {
-        let (chain, errors) = (std::mem::take(&mut self.chain), std::mem::take(&mut self.errors));
-        pay::conclude_wrong(Mark::here(), Wrong { result: self.result.take(), chain, errors })
+        let result = self.result.take();
+        match (result, self.trouble.take()) {
+            (Some(result), None) => (result, Vec::new()),
+            (result, trouble) => {
+                let Trouble { chain, errors } = trouble.map(|trouble| *trouble).unwrap_or_default();
+                pay::conclude_wrong(Mark::here(), Wrong { result, chain, errors })
+            }
+        }
     }
 
     /// What the function returns, or the chain, raised. Errors of cleanups are reported.
@@ -92,11 +129,19 @@ impl<R> AsyncAttempt<R> {
 
 /// Cancelled while its cleanups are awaited: nobody returns what is in flight, so it is reported.
 impl<R> Drop for AsyncAttempt<R> {
+    #[inline]
     fn drop(&mut self) {
-        self.errors.iter().for_each(CleanupError::report);
-        for link in self.chain.links().iter().filter(|link| !link.exits_task()) {
-            report::panicked("an async scope that was cancelled while it was left", &**link);
+        if let Some(trouble) = self.trouble.take() {
+            report_trouble(&trouble);
         }
+    }
+}
+
+#[cold]
+fn report_trouble(trouble: &Trouble) {
+    trouble.errors.iter().for_each(CleanupError::report);
+    for link in trouble.chain.links().iter().filter(|link| !link.exits_task()) {
+        report::panicked("an async scope that was cancelled while it was left", &**link);
     }
 }
 
@@ -114,8 +159,8 @@ fn poll_caught<R>(rest: Pin<&mut impl Future<Output = R>>, cx: &mut Context<'_>)
         },
         Err(payload) => (None, Some(mark.chain_of(payload))),
     };
-    let chain = chain.unwrap_or_default();
-    Poll::Ready(AsyncAttempt { result, chain, errors: Vec::new(), failed: |_| false })
+    let trouble = chain.map(|chain| Box::new(Trouble { chain, errors: Vec::new() }));
+    Poll::Ready(AsyncAttempt { result, trouble, failed: |_| false })
 }
 
 /// A cleanup that waits for the ending of an `async fn`. Dropped before, it runs with

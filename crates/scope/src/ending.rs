@@ -45,11 +45,16 @@ impl How {
         } else if !chain.is_empty() {
             How::Panicked
         } else {
-            match result {
-                Some(result) if failed(result) => How::Failed,
-                Some(_) => How::Returned,
-                None => otherwise,
-            }
+            How::of_result(result, failed, otherwise)
+        }
+    }
+
+    #[inline]
+    pub(crate) fn of_result<R>(result: Option<&R>, failed: fn(&R) -> bool, otherwise: How) -> How {
+        match result {
+            Some(result) if failed(result) => How::Failed,
+            Some(_) => How::Returned,
+            None => otherwise,
         }
     }
 }

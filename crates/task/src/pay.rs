@@ -64,6 +64,8 @@ pub(crate) struct Pay<'a, O: Outcomes> {
     outcomes: O,
     how: How,
     running: Option<Entry>,
+    /// Taken off the stack at once, where nobody else can reach it; the newest is last.
+    batch: Vec<Entry>,
     /// Of the cleanup that is running, if it has a limit.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -72,13 +74,29 @@ impl<'a, O: Outcomes> Pay<'a, O> {
     #[inline]
     pub(crate) fn down(shared: &'a Shared, depth: usize, outcomes: O) -> Pay<'a, O> {
         let how = outcomes.how();
-        Pay { shared, depth, outcomes, how, running: None, sleep: None }
+        Pay { shared, depth, outcomes, how, running: None, batch: Vec::new(), sleep: None }
+    }
+
+    /// Pays everything; closes the stack.
+    #[inline]
+    pub(crate) fn all(shared: &'a Shared, outcomes: O) -> Pay<'a, O> {
+        let batch = shared.take_all_unless_shared();
+        let how = outcomes.how();
+        Pay { shared, depth: 0, outcomes, how, running: None, batch, sleep: None }
+    }
+
+    fn next(&mut self) -> Option<Entry> {
+        if let Some(mut entry) = self.batch.pop() {
+            self.shared.paid(entry.as_mut().about().id);
+            return Some(entry);
+        }
+        self.shared.pop(self.depth)
     }
 
     /// Pays this one cleanup, which was taken off the stack, and no other.
     pub(crate) fn one(shared: &'a Shared, entry: Entry, outcomes: O) -> Pay<'a, O> {
         let how = outcomes.how();
-        Pay { shared, depth: usize::MAX, outcomes, how, running: Some(entry), sleep: None }
+        Pay { shared, depth: usize::MAX, outcomes, how, running: Some(entry), batch: Vec::new(), sleep: None }
     }
 
     fn poll_running(&mut self, entry: &mut Entry, cx: &mut Context<'_>) -> Poll<()> {
@@ -118,10 +136,9 @@ impl<'a, O: Outcomes> Pay<'a, O> {
         let about = entry.as_mut().about();
         about.registration.finish(Finished::Panicked);
         self.outcomes.raised(caught, about.place);
-        if self.depth != usize::MAX && self.outcomes.how() != self.how {
-            self.how = self.outcomes.how();
+        if self.depth != usize::MAX {
             // For the rest of them, also if it is the lane that runs them.
-            self.shared.end(self.how);
+            self.how = self.outcomes.how();
         }
         self.clear(entry);
     }
@@ -148,7 +165,7 @@ impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
         let this = self.get_mut();
         loop {
             if this.running.is_none() {
-                let Some(mut entry) = this.shared.pop(this.depth) else { return Poll::Ready(()) };
+                let Some(mut entry) = this.next() else { return Poll::Ready(()) };
                 if !entry.as_mut().about().when.includes(this.how) {
                     this.skip(entry);
                     continue;
@@ -169,10 +186,22 @@ impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
 }
 
 impl<O: Outcomes> Drop for Pay<'_, O> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(entry) = self.running.take() {
-            self.shared.put_back(entry);
+        if self.running.is_some() || !self.batch.is_empty() {
+            self.put_back();
         }
+    }
+}
+
+impl<O: Outcomes> Pay<'_, O> {
+    #[cold]
+    fn put_back(&mut self) {
+        if self.depth != usize::MAX {
+            self.shared.end(self.how);
+        }
+        let batch = std::mem::take(&mut self.batch);
+        batch.into_iter().chain(self.running.take()).for_each(|entry| self.shared.put_back(entry));
     }
 }
 

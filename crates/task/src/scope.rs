@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use epilogue_scope::__private::{AsyncAttempt, attempt_async};
 use epilogue_scope::record::Live;
-use epilogue_scope::{CleanupError, CleanupErrors, CleanupResult, How};
+use epilogue_scope::{CleanupErrors, CleanupResult, How};
 
 use crate::entry::When;
 use crate::pay::{IntoReport, Pay};
@@ -54,11 +54,7 @@ where
     F: AsyncFnOnce(&AsyncScope) -> T,
 {
     let place = Location::caller();
-    async move {
-        let (result, errors) = run(body, |_| false, place).await.conclude();
-        errors.iter().for_each(CleanupError::report);
-        result
-    }
+    async move { run(body, |_| false, place).await.into_good().unwrap_or_else(AsyncAttempt::finish) }
 }
 
 /// [`async_scope`] for a fallible body: an error of a cleanup is not lost in the sink, and cleanups
@@ -101,11 +97,13 @@ where
 {
     let place = Location::caller();
     async move {
-        let (result, errors) = run(body, Result::is_err, place).await.conclude();
-        match CleanupErrors::new(errors) {
-            Some(errors) => errors.join(result),
-            None => result,
-        }
+        run(body, Result::is_err, place).await.into_good().unwrap_or_else(|attempt| {
+            let (result, errors) = attempt.conclude();
+            match CleanupErrors::new(errors) {
+                Some(errors) => errors.join(result),
+                None => result,
+            }
+        })
     }
 }
 
@@ -117,7 +115,7 @@ where
     let scope = AsyncScope { stack: AsyncStack::listed(live) };
     let mut attempt = attempt_async(body(&scope)).await;
     attempt.set_failed(failed);
-    scope.stack.pay_down(0, &mut attempt).await;
+    scope.stack.pay_all(&mut attempt).await;
     attempt
 }
 
@@ -222,6 +220,7 @@ impl AsyncScope {
     ) -> Task<T> {
         let (task, owed) = task::spawn(name, policy, task);
         let deferred = self.defer(owed);
+        self.stack.0.make_reachable();
         task.owed_by(Arc::downgrade(&self.stack.0), deferred)
     }
 
@@ -261,6 +260,7 @@ impl AsyncScope {
     /// A handle that may go where the scope may not: into a cleanup, which can then register a
     /// further one on the scope that is being left; into a task; to another scope.
     pub fn handle(&self) -> ScopeHandle {
+        self.stack.0.make_reachable();
         ScopeHandle(Arc::clone(&self.stack.0))
     }
 }

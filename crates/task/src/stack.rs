@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use epilogue_scope::__private::AsyncAttempt;
@@ -18,12 +19,16 @@ use crate::pay::{IntoAttempt, Pay};
 /// What an async scope owes. Dropped with something on it, it hands that to the [`lane`].
 ///
 /// `#[scoped]` declares one in an `async fn`; [`async_scope`](crate::async_scope) holds one.
-pub struct AsyncStack(pub(crate) Arc<Shared>, lane::Alive);
+///
+/// The second field is there until it has been paid.
+pub struct AsyncStack(pub(crate) Arc<Shared>, Option<lane::Alive>);
 
 /// What everybody shares who may register on a scope or pay it.
 pub(crate) struct Shared {
     owed: Lock<Owed>,
     live: Live,
+    /// Somebody else may register: there is a handle, or there was one.
+    reachable: AtomicBool,
 }
 
 #[derive(Default)]
@@ -54,7 +59,10 @@ impl AsyncStack {
 
     pub(crate) fn listed(live: Live) -> AsyncStack {
         lane::arm();
-        AsyncStack(Arc::new(Shared { owed: Lock::new(Owed::default()), live }), lane::Alive::new())
+        AsyncStack(
+            Arc::new(Shared { owed: Lock::new(Owed::default()), live, reachable: AtomicBool::new(false) }),
+            Some(lane::Alive::new()),
+        )
     }
 
     /// How many cleanups are pending.
@@ -113,13 +121,31 @@ impl AsyncStack {
     /// Dropped in the middle, the rest, the cleanup that was running included, goes to the lane when
     /// the stack is dropped, with the ending the body had.
     pub async fn pay_down<R>(&self, depth: usize, attempt: &mut AsyncAttempt<R>) {
-        self.0.end(attempt.how());
         Pay::down(&self.0, depth, IntoAttempt(attempt)).await;
+    }
+
+    /// Runs everything, newest first, for a body that has ended, and closes the stack.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`pay_down`](AsyncStack::pay_down).
+    pub(crate) async fn pay_all<R>(mut self, attempt: &mut AsyncAttempt<R>) {
+        Pay::all(&self.0, IntoAttempt(attempt)).await;
+        self.1 = None;
     }
 }
 
 impl Drop for AsyncStack {
+    #[inline]
     fn drop(&mut self) {
+        if self.1.is_some() {
+            self.leave();
+        }
+    }
+}
+
+impl AsyncStack {
+    fn leave(&mut self) {
         let how = {
             let mut owed = self.0.lock();
             if owed.entries.is_empty() {
@@ -166,6 +192,27 @@ impl Shared {
         drop(owed);
         self.live.paid(entry.as_mut().about().id);
         Some(entry)
+    }
+
+    /// Takes everything and closes the stack, if nobody else can reach it; else takes nothing.
+    #[inline]
+    pub(crate) fn take_all_unless_shared(&self) -> Vec<Entry> {
+        // Relaxed: a handle is made by whoever has the scope, before its body has ended.
+        if self.reachable.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut owed = self.lock();
+        owed.closed = true;
+        std::mem::take(&mut owed.entries)
+    }
+
+    pub(crate) fn make_reachable(&self) {
+        self.reachable.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn paid(&self, id: u32) {
+        self.live.paid(id);
     }
 
     /// Puts back a cleanup that was cut while it ran.
