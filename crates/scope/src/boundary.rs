@@ -12,6 +12,11 @@ pub struct Caught {
 }
 
 impl Caught {
+    #[cold]
+    fn boxed(payload: crate::Payload, mark: Mark) -> Box<Caught> {
+        Box::new(Caught { chain: mark.chain_of(payload), mark })
+    }
+
     /// The panics, oldest first; the last one is current.
     pub fn chain(&self) -> &Chain {
         &self.chain
@@ -66,6 +71,22 @@ pub fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Caught> {
             Some(chain) => Err(Caught { chain: dispose(result, chain), mark }),
         },
         Err(payload) => Err(Caught { chain: mark.chain_of(payload), mark }),
+    }
+}
+
+/// [`catch`] where the good path counts: what was caught is behind a pointer, so that the result is
+/// small.
+#[doc(hidden)]
+#[inline(always)]
+pub fn catch_boxed<R>(body: impl FnOnce() -> R) -> Result<R, Box<Caught>> {
+    let mark = Mark::here();
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) if mark.is_settled() => Ok(result),
+        Ok(result) => match mark.settle() {
+            None => Ok(result),
+            Some(chain) => Err(Box::new(Caught { chain: dispose(result, chain), mark })),
+        },
+        Err(payload) => Err(Caught::boxed(payload, mark)),
     }
 }
 

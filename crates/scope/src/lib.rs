@@ -193,6 +193,7 @@ pub mod __private {
         Attempt, CanFail, CanHold, CannotFail, CannotHold, EndingPile, Errors, Kind, call_once,
     };
     pub use crate::attempt_async::{AsyncAttempt, OnEnding, attempt_async, on_any, on_err, on_ok};
+    pub use crate::boundary::catch_boxed;
     pub use crate::cleanup::keep;
     pub use crate::guard::LateDefer;
     pub use crate::record::{enter, owes};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use epilogue_scope::record::Registration;
 use epilogue_scope::{BoxError, CleanupResult, How};
 use pin_project_lite::pin_project;
+use smallvec::SmallVec;
 
 /// Which endings a cleanup is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,9 @@ impl When {
 
 /// A cleanup on a stack.
 pub(crate) type Entry = Pin<Box<dyn Owed>>;
+
+/// Cleanups, the newest last; the first four need no allocation of their own.
+pub(crate) type Entries = SmallVec<[Entry; 4]>;
 
 /// What is known of a cleanup.
 pub(crate) struct About {

@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use epilogue_scope::__private::AsyncAttempt;
+use epilogue_scope::__private::{AsyncAttempt, catch_boxed};
 use epilogue_scope::record::Finished;
 use epilogue_scope::{BoxError, Caught, CleanupError, How, catch, report};
 use tokio::time::Sleep;
 
-use crate::entry::Entry;
+use crate::entry::{Entries, Entry};
 use crate::stack::Shared;
 
 /// Where the outcome of a cleanup goes.
@@ -65,7 +65,7 @@ pub(crate) struct Pay<'a, O: Outcomes> {
     how: How,
     running: Option<Entry>,
     /// Taken off the stack at once, where nobody else can reach it; the newest is last.
-    batch: Vec<Entry>,
+    batch: Entries,
     /// Of the cleanup that is running, if it has a limit.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -74,7 +74,7 @@ impl<'a, O: Outcomes> Pay<'a, O> {
     #[inline]
     pub(crate) fn down(shared: &'a Shared, depth: usize, outcomes: O) -> Pay<'a, O> {
         let how = outcomes.how();
-        Pay { shared, depth, outcomes, how, running: None, batch: Vec::new(), sleep: None }
+        Pay { shared, depth, outcomes, how, running: None, batch: Entries::new(), sleep: None }
     }
 
     /// Pays everything; closes the stack.
@@ -96,16 +96,24 @@ impl<'a, O: Outcomes> Pay<'a, O> {
     /// Pays this one cleanup, which was taken off the stack, and no other.
     pub(crate) fn one(shared: &'a Shared, entry: Entry, outcomes: O) -> Pay<'a, O> {
         let how = outcomes.how();
-        Pay { shared, depth: usize::MAX, outcomes, how, running: Some(entry), batch: Vec::new(), sleep: None }
+        Pay {
+            shared,
+            depth: usize::MAX,
+            outcomes,
+            how,
+            running: Some(entry),
+            batch: Entries::new(),
+            sleep: None,
+        }
     }
 
     fn poll_running(&mut self, entry: &mut Entry, cx: &mut Context<'_>) -> Poll<()> {
         let how = self.how;
-        match catch(|| entry.as_mut().poll(how, cx)) {
+        match catch_boxed(|| entry.as_mut().poll(how, cx)) {
             Ok(Poll::Ready(None)) => entry.as_mut().about().registration.finish(Finished::Ran),
             Ok(Poll::Ready(Some(error))) => self.failed(entry, error, Finished::Failed),
             Ok(Poll::Pending) => return self.poll_limit(entry, cx),
-            Err(caught) => self.raised(entry, caught),
+            Err(caught) => self.raised(entry, *caught),
         }
         Poll::Ready(())
     }

@@ -11,7 +11,7 @@ use epilogue_scope::__private::AsyncAttempt;
 use epilogue_scope::record::{Finished, Live, Registration};
 use epilogue_scope::{CleanupResult, How};
 
-use crate::entry::{About, Entry, When, lazy};
+use crate::entry::{About, Entries, Entry, When, lazy};
 use crate::lane;
 use crate::lock::{Guard, Lock};
 use crate::pay::{IntoAttempt, Pay};
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct Owed {
-    entries: Vec<Entry>,
+    entries: Entries,
     next: u32,
     /// Fixed when the body ends: a scope that is cancelled while it pays did not end so.
     how: Option<How>,
@@ -196,10 +196,10 @@ impl Shared {
 
     /// Takes everything and closes the stack, if nobody else can reach it; else takes nothing.
     #[inline]
-    pub(crate) fn take_all_unless_shared(&self) -> Vec<Entry> {
+    pub(crate) fn take_all_unless_shared(&self) -> Entries {
         // Relaxed: a handle is made by whoever has the scope, before its body has ended.
         if self.reachable.load(Ordering::Relaxed) {
-            return Vec::new();
+            return Entries::new();
         }
         let mut owed = self.lock();
         owed.closed = true;

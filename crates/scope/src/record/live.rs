@@ -1,5 +1,6 @@
 //! The scopes that are live, seen from outside their threads: what no thread dump shows.
 
+use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -68,10 +69,23 @@ pub struct PendingCleanup {
 #[derive(Debug, Default)]
 pub struct Live(Option<At>);
 
+/// A shard and an index in it, in one word that fits a register: a function that is not listed must
+/// not pay for the place it does not have.
 #[derive(Clone, Copy, Debug)]
-struct At {
-    shard: usize,
-    index: usize,
+struct At(NonZeroUsize);
+
+impl At {
+    fn new(shard: usize, index: usize) -> Option<At> {
+        NonZeroUsize::new(index * SHARDS.len() + shard + 1).map(At)
+    }
+
+    fn shard(self) -> usize {
+        (self.0.get() - 1) % SHARDS.len()
+    }
+
+    fn index(self) -> usize {
+        (self.0.get() - 1) / SHARDS.len()
+    }
 }
 
 impl Live {
@@ -100,7 +114,7 @@ impl Live {
     #[inline(always)]
     pub fn owes(&self, id: u32, place: &'static Location<'static>) {
         if let Some(at) = self.0 {
-            change(at, |entry| entry.pending.push((id, place)));
+            add_pending(at, id, place);
         }
     }
 
@@ -108,11 +122,7 @@ impl Live {
     #[inline(always)]
     pub fn paid(&self, id: u32) {
         if let Some(at) = self.0 {
-            change(at, |entry| {
-                if let Some(index) = entry.pending.iter().rposition(|(pending, _)| *pending == id) {
-                    entry.pending.remove(index);
-                }
-            });
+            remove_pending(at, id);
         }
     }
 
@@ -192,13 +202,30 @@ fn add(entry: Entry) -> Option<At> {
         }
     };
     list.entries[index] = Some(entry);
-    Some(At { shard, index })
+    At::new(shard, index)
+}
+
+// Not closures given to `change` in place: what those capture would be stored on the path that lists
+// nothing.
+#[cold]
+#[inline(never)]
+fn add_pending(at: At, id: u32, place: &'static Location<'static>) {
+    change(at, |entry| entry.pending.push((id, place)));
 }
 
 #[cold]
+#[inline(never)]
+fn remove_pending(at: At, id: u32) {
+    change(at, |entry| {
+        if let Some(index) = entry.pending.iter().rposition(|(pending, _)| *pending == id) {
+            entry.pending.remove(index);
+        }
+    });
+}
+
 fn change(at: At, change: impl FnOnce(&mut Entry)) {
-    if let Some(mut list) = lock(&SHARDS[at.shard])
-        && let Some(entry) = &mut list.entries[at.index]
+    if let Some(mut list) = lock(&SHARDS[at.shard()])
+        && let Some(entry) = &mut list.entries[at.index()]
     {
         change(entry);
     }
@@ -206,9 +233,9 @@ fn change(at: At, change: impl FnOnce(&mut Entry)) {
 
 #[cold]
 fn remove(at: At) {
-    if let Some(mut list) = lock(&SHARDS[at.shard]) {
-        list.entries[at.index] = None;
-        list.free.push(at.index);
+    if let Some(mut list) = lock(&SHARDS[at.shard()]) {
+        list.entries[at.index()] = None;
+        list.free.push(at.index());
     }
 }
 
