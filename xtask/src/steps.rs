@@ -25,6 +25,7 @@ pub(crate) fn test() -> Result<(), String> {
         "unit, doc and integration tests",
         cargo(&["test", "--workspace", "--all-features", "--exclude", "epilogue-cli"]),
     )?;
+    loom()?;
     step("end-to-end tests", cargo(&["test", "-p", "epilogue-cli", "--", "--test-threads=1"]))?;
     println!("xtask: all of it passed in {} s", began.elapsed().as_secs());
     Ok(())
@@ -51,7 +52,7 @@ pub(crate) fn model() -> Result<(), String> {
 pub(crate) fn loom() -> Result<(), String> {
     let mut models =
         cargo(&["test", "--release", "-p", "epilogue-task", "--lib", "--target-dir", "target/loom"]);
-    models.env("RUSTFLAGS", "--cfg loom");
+    models.env("RUSTFLAGS", "--cfg epilogue_loom");
     step("loom", models)
 }
 
@@ -78,7 +79,17 @@ pub(crate) fn sanitize() -> Result<(), String> {
             .env_remove("RUSTUP_TOOLCHAIN");
         step(&format!("{name} sanitizer"), tests)?;
     }
-    Ok(())
+    if !is_there("valgrind") {
+        println!("xtask: valgrind: skipped, it is not installed");
+        return Ok(());
+    }
+    let mut tests =
+        cargo(&["test", "--tests", "-p", "epilogue-scope", "-p", "epilogue-task", "-p", "epilogue"]);
+    tests
+        .args(["--", "--skip", "a_hundred_thousand", "--skip", "ten_thousand_frames"])
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "valgrind -q --error-exitcode=9")
+        .env("EPILOGUE_MODEL_PROGRAMS", "500");
+    step("valgrind", tests)
 }
 
 pub(crate) fn cargo_path() -> std::ffi::OsString {

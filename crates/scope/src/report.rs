@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,8 +56,14 @@ pub fn panicked(place: &str, payload: &(dyn Any + Send)) {
     send(&Failure { place, panicked: true, message: &describe(payload) });
 }
 
-/// An error with its sources, `: ` between them.
+/// An error with its sources, `: ` between them. If its `Display` panics, the text says so, and the
+/// panic ends here: it must not take the report with it.
 pub(crate) fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let told = catch_unwind(AssertUnwindSafe(|| read(error)));
+    told.unwrap_or_else(|panic| format!("(its Display panicked: {})", describe(&*panic)))
+}
+
+fn read(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -4,10 +4,9 @@
 //! handle on another thread can meet it. A standard mutex costs two exchanges, and there is one at
 //! every registration.
 
-use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
-use crate::sync::{AtomicBool, Ordering, yield_now};
+use crate::sync::{AtomicBool, MutPtr, Ordering, UnsafeCell, yield_now};
 
 pub(crate) struct Lock<T> {
     held: AtomicBool,
@@ -26,19 +25,25 @@ impl<T> Lock<T> {
     /// is held may panic, or come back here.
     #[inline]
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        while self.held.swap(true, Ordering::Acquire) {
+        while self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             yield_now();
         }
-        Guard(self)
+        Guard { value: self.value.get_mut(), _release: Release(&self.held) }
     }
 }
 
-pub(crate) struct Guard<'a, T>(&'a Lock<T>);
+/// The access to the value ends before the lock is released: fields are dropped in their order.
+pub(crate) struct Guard<'a, T> {
+    value: MutPtr<T>,
+    _release: Release<'a>,
+}
 
-impl<T> Drop for Guard<'_, T> {
+struct Release<'a>(&'a AtomicBool);
+
+impl Drop for Release<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.held.store(false, Ordering::Release);
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -48,7 +53,7 @@ impl<T> Deref for Guard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: there is one guard at a time, and this borrows it.
-        unsafe { &*self.0.value.get() }
+        unsafe { self.value.deref() }
     }
 }
 
@@ -56,11 +61,11 @@ impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and this borrows it mutably.
-        unsafe { &mut *self.0.value.get() }
+        unsafe { self.value.deref() }
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, epilogue_loom))]
 mod loom_tests {
     use loom::sync::Arc;
 
@@ -68,7 +73,7 @@ mod loom_tests {
 
     #[test]
     fn two_threads_never_hold_it_at_once_and_see_each_others_writes() {
-        loom::model(|| {
+        crate::sync::model(|| {
             let lock = Arc::new(Lock::new((0_u32, 0_u32)));
             let threads: Vec<_> = (0..2)
                 .map(|_| {

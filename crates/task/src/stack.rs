@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use epilogue_scope::__private::AsyncAttempt;
@@ -15,6 +14,7 @@ use crate::entry::{About, Entries, Entry, When, lazy};
 use crate::lane;
 use crate::lock::{Guard, Lock};
 use crate::pay::{IntoAttempt, Pay};
+use crate::sync::{AtomicBool, Ordering};
 
 /// What an async scope owes. Dropped with something on it, it hands that to the [`lane`].
 ///
@@ -59,10 +59,7 @@ impl AsyncStack {
 
     pub(crate) fn listed(live: Live) -> AsyncStack {
         lane::arm();
-        AsyncStack(
-            Arc::new(Shared { owed: Lock::new(Owed::default()), live, reachable: AtomicBool::new(false) }),
-            Some(lane::Alive::new()),
-        )
+        AsyncStack(Arc::new(Shared::new(live)), Some(lane::Alive::new()))
     }
 
     /// How many cleanups are pending.
@@ -159,6 +156,10 @@ impl AsyncStack {
 }
 
 impl Shared {
+    pub(crate) fn new(live: Live) -> Shared {
+        Shared { owed: Lock::new(Owed::default()), live, reachable: AtomicBool::new(false) }
+    }
+
     #[inline]
     pub(crate) fn push<F, Fut>(
         &self,
@@ -292,5 +293,64 @@ impl Shared {
     #[inline]
     fn lock(&self) -> Guard<'_, Owed> {
         self.owed.lock()
+    }
+}
+
+#[cfg(all(test, epilogue_loom))]
+mod loom_tests {
+    use std::task::{Context, Poll, Waker};
+
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::pay::IntoReport;
+
+    /// Pays everything; the cleanups here never wait.
+    fn pay(shared: &Shared) {
+        let mut pay = std::pin::pin!(Pay::down(shared, 0, IntoReport(How::Returned)));
+        let polled = pay.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(polled, Poll::Ready(()));
+    }
+
+    fn owe(shared: &Shared, ran: &Arc<AtomicUsize>) -> bool {
+        let ran = ran.clone();
+        let cleanup = move |_| async move {
+            ran.fetch_add(1, Ordering::Relaxed);
+        };
+        shared.push(cleanup, When::Always, None, Location::caller()).is_ok()
+    }
+
+    #[test]
+    fn what_was_taken_on_is_paid_and_what_came_too_late_is_refused() {
+        crate::sync::model(|| {
+            let shared = Arc::new(Shared::new(Live::default()));
+            let ran = Arc::new(AtomicUsize::new(0));
+            assert!(owe(&shared, &ran));
+            let other = {
+                let (shared, ran) = (shared.clone(), ran.clone());
+                loom::thread::spawn(move || owe(&shared, &ran))
+            };
+            pay(&shared);
+            let taken = other.join().unwrap();
+            assert_eq!(ran.load(Ordering::Relaxed), 1 + usize::from(taken));
+            assert!(!owe(&shared, &ran), "it is closed");
+        });
+    }
+
+    #[test]
+    fn two_payers_pay_each_cleanup_once() {
+        crate::sync::model(|| {
+            let shared = Arc::new(Shared::new(Live::default()));
+            let ran = Arc::new(AtomicUsize::new(0));
+            assert!(owe(&shared, &ran) && owe(&shared, &ran));
+            let other = {
+                let shared = shared.clone();
+                loom::thread::spawn(move || pay(&shared))
+            };
+            pay(&shared);
+            other.join().unwrap();
+            assert_eq!(ran.load(Ordering::Relaxed), 2);
+        });
     }
 }

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Payload, is_exit};
+use crate::report::with_sources;
 
 /// One panic, or task exit, of a [`Chain`](crate::Chain). Dereferences to the payload's value.
 pub struct Link {
@@ -152,18 +152,13 @@ fn text(payload: &(dyn Any + Send)) -> Cow<'static, str> {
         return Cow::Borrowed("task exit");
     }
     if let Some(error) = payload.downcast_ref::<Box<dyn Error + Send + Sync>>() {
-        return error_text(&**error);
+        return Cow::Owned(with_sources(&**error));
     }
     if let Some(error) = payload.downcast_ref::<std::io::Error>() {
-        return error_text(error);
+        return Cow::Owned(with_sources(error));
     }
     number!(i32 u32 i64 u64 usize isize u8 i8 u16 i16 u128 i128 f64 f32 bool char);
     Cow::Borrowed("a panic whose payload is not text")
-}
-
-fn error_text(error: &(dyn Error + 'static)) -> Cow<'static, str> {
-    let told = catch_unwind(AssertUnwindSafe(|| crate::report::with_sources(error)));
-    Cow::Owned(told.unwrap_or_else(|panic| format!("(its Display panicked: {})", describe(&*panic))))
 }
 
 /// Go prints a line break in a message with a tab after it, so that a chain stays readable.
