@@ -27,14 +27,7 @@ mod sync_body;
 use proc_macro::TokenStream;
 use syn::{ItemFn, parse_macro_input};
 
-/// Makes a function a scope: its `defer!`s run when the function is left, by whatever door, newest
-/// first, wherever in the function they stand; and they may look at the ending.
-///
-/// For `fn` and `async fn`, methods included. See the crate `epilogue` for what can be written in
-/// such a function, with examples.
-///
-/// `#[scoped(unrecorded)]` leaves the function off the list of live scopes; `#[scoped(local)]`, on
-/// an `async fn`, is for a future that stays on its thread.
+/// See `epilogue::scoped`.
 #[proc_macro_attribute]
 pub fn scoped(settings: TokenStream, function: TokenStream) -> TokenStream {
     let settings = parse_macro_input!(settings as settings::Settings);

@@ -72,9 +72,7 @@ fn an_ending_aware_cleanup_borrows_nothing_until_it_runs() {
 fn a_panic_is_recovered_into_a_value() {
     #[scoped]
     fn divide(by: u32) -> Result<u32, String> {
-        defer!(|end| {
-            end.recover_with(|panic| Err(describe(&*panic)));
-        });
+        defer!(|end| end.recover_with(|panic| Err(describe(&*panic))));
         if by > 100 {
             return Ok(0);
         }

@@ -84,9 +84,7 @@ fn without_any_runtime_a_dropped_future_is_cleaned_up_after() {
 async fn a_panic_is_recovered_into_a_value() {
     #[scoped]
     async fn divide(by: u32) -> Result<u32, String> {
-        defer!(|end| {
-            end.recover_with(|panic| Err(describe(&*panic)));
-        });
+        defer!(|end| end.recover_with(|panic| Err(describe(&*panic))));
         tokio::task::yield_now().await;
         Ok(100 / by)
     }

@@ -337,9 +337,7 @@ struct Late;
 impl Drop for Late {
     fn drop(&mut self) {
         let value = scope(|s| {
-            s.defer_with(|end| {
-                end.recover_with(|panic| epilogue_scope::describe(&*panic));
-            });
+            s.defer_with(|end| end.recover_with(|panic| epilogue_scope::describe(&*panic)));
             defer!(say("guard in a destructor of the thread"));
             std::panic::resume_unwind(Box::new("late"))
         });

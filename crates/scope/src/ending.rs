@@ -159,8 +159,7 @@ impl<'env, R> Ending<'env, R> {
     }
 
     /// Recovers the panic in flight, if there is one: the scope then returns what `recovered`
-    /// makes of it. Returns whether there was a panic. A task exit cannot be recovered; a panic
-    /// above one can, and the task still exits.
+    /// makes of it. A task exit cannot be recovered; a panic above one can, and the task still exits.
     ///
     /// # Examples
     ///
@@ -168,15 +167,15 @@ impl<'env, R> Ending<'env, R> {
     /// use epilogue_scope::{describe, scope};
     ///
     /// let answer = scope(|s| {
-    ///     s.defer_with(|end| { end.recover_with(|panic| describe(&*panic)); });
+    ///     s.defer_with(|end| end.recover_with(|panic| describe(&*panic)));
     ///     std::panic::resume_unwind(Box::new("division by zero"));
     /// });
     /// assert_eq!(answer, "division by zero");
     /// ```
-    pub fn recover_with(&mut self, recovered: impl FnOnce(Payload) -> R) -> bool {
-        let Some(payload) = self.take_panic() else { return false };
-        self.result = Some(recovered(payload));
-        true
+    pub fn recover_with(&mut self, recovered: impl FnOnce(Payload) -> R) {
+        if let Some(payload) = self.take_panic() {
+            self.result = Some(recovered(payload));
+        }
     }
 
     /// Go's `recover()`: takes the panic in flight, if there is one. The scope then returns what its

@@ -54,9 +54,7 @@ fn recovering_the_newest_removes_what_it_overtook() {
     let seen = RefCell::new(Vec::new());
     scope(|s| {
         s.defer_with(|end| seen.borrow_mut().push(end.panic().is_some()));
-        s.defer_with(|end| {
-            end.recover_with(|panic| seen.borrow_mut().push(describe(&*panic) == "second"));
-        });
+        s.defer_with(|end| end.recover_with(|panic| seen.borrow_mut().push(describe(&*panic) == "second")));
         s.defer(|| raise("second"));
         raise("first");
     });
@@ -67,9 +65,7 @@ fn recovering_the_newest_removes_what_it_overtook() {
 fn three_raised_by_cleanups_the_newest_is_recovered() {
     // Row 50.
     let result = scope(|s| {
-        s.defer_with(|end| {
-            end.recover_with(|panic| describe(&*panic));
-        });
+        s.defer_with(|end| end.recover_with(|panic| describe(&*panic)));
         for text in ["3", "2", "1"] {
             s.defer(move || raise(text));
         }
@@ -83,16 +79,16 @@ fn a_panic_above_a_task_exit_is_recovered_and_the_task_still_exits() {
     // Rows 62 and 65.
     let log = RefCell::new(Vec::new());
     let caught = catch(|| {
-        scope(|s| {
+        scope(|s: &epilogue_scope::Scope<'_, ()>| {
             s.defer_with(|end| log.borrow_mut().push(format!("d0 {:?}", end.how())));
             s.defer_with(|end| {
-                let recovered = end.recover_with(|_| ());
+                let recovered = end.recover().is_some();
                 log.borrow_mut().push(format!("d1 {recovered}"));
             });
             s.defer(|| raise("above the exit"));
             s.defer_with(|end| {
                 assert_eq!(end.how(), How::TaskExited);
-                log.borrow_mut().push(format!("d3 {}", end.recover_with(|_| ())));
+                log.borrow_mut().push(format!("d3 {}", end.recover().is_some()));
             });
             task::exit_task()
         })

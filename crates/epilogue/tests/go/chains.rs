@@ -35,16 +35,12 @@ fn recovered_then_another_panic_says_so() {
 fn the_same_value_raised_again_is_one_line() {
     #[scoped]
     fn again() {
-        defer!(|end| {
-            end.recover_with(|payload| resume_unwind(payload));
-        });
+        defer!(|end| end.recover_with(|payload| resume_unwind(payload)));
         raise("a");
     }
     #[scoped]
     fn twice() {
-        defer!(|end| {
-            end.recover_with(|payload| resume_unwind(payload));
-        });
+        defer!(|end| end.recover_with(|payload| resume_unwind(payload)));
         again();
     }
     assert_eq!(text(catch(again).err().unwrap()), "panic: a [recovered, repanicked]");
@@ -71,9 +67,7 @@ fn recovered_raised_again_and_replaced_shows_every_step() {
     #[scoped]
     fn work() {
         defer!(raise("outer"));
-        defer!(|end| {
-            end.recover_with(|payload| resume_unwind(payload));
-        });
+        defer!(|end| end.recover_with(|payload| resume_unwind(payload)));
         defer!(|end| {
             recovered(end);
             raise("middle");

@@ -147,9 +147,7 @@ fn recovery_works_from_five_thousand_frames_and_a_hundred_thousand_run_their_def
 #[test]
 fn a_panic_without_a_value_is_recovered_like_any_other() {
     let value = scope(|s| {
-        s.defer_with(|end| {
-            end.recover_with(|payload| payload.is::<()>());
-        });
+        s.defer_with(|end| end.recover_with(|payload| payload.is::<()>()));
         raise(());
         false
     });
@@ -162,7 +160,7 @@ fn the_very_value_that_was_raised_is_recovered() {
     let address = std::ptr::from_ref(&*value).addr();
     let recovered_at = scope(|s| {
         s.defer_with(|end| {
-            end.recover_with(|payload| std::ptr::from_ref(payload.downcast_ref::<u64>().unwrap()).addr());
+            end.recover_with(|payload| std::ptr::from_ref(payload.downcast_ref::<u64>().unwrap()).addr())
         });
         resume_unwind(value);
     });
@@ -173,9 +171,7 @@ fn the_very_value_that_was_raised_is_recovered() {
 fn what_the_language_itself_raises_is_recovered_with_its_text() {
     #[scoped]
     fn work(fault: &dyn Fn() -> usize) -> String {
-        defer!(|end| {
-            end.recover_with(|panic| describe(&*panic));
-        });
+        defer!(|end| end.recover_with(|panic| describe(&*panic)));
         fault().to_string()
     }
     let (zero, none) = (std::hint::black_box(0_usize), std::hint::black_box(None::<usize>));
@@ -190,9 +186,7 @@ fn what_the_language_itself_raises_is_recovered_with_its_text() {
 fn an_impossible_size_is_a_panic_and_can_be_recovered() {
     #[scoped]
     fn work() -> bool {
-        defer!(|end| {
-            end.recover_with(|_| true);
-        });
+        defer!(|end| end.recover_with(|_| true));
         Vec::<u64>::with_capacity(std::hint::black_box(usize::MAX)).is_empty()
     }
     assert!(work());
@@ -267,9 +261,7 @@ fn recovered_then_raised_again_the_next_sees_only_the_new_one() {
 fn of_three_that_cleanups_raise_the_newest_is_recovered() {
     #[scoped]
     fn work() -> String {
-        defer!(|end| {
-            end.recover_with(|panic| describe(&*panic));
-        });
+        defer!(|end| end.recover_with(|panic| describe(&*panic)));
         defer!(raise(1));
         defer!(raise(2));
         defer!(raise(3));

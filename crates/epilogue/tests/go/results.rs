@@ -44,9 +44,7 @@ fn recover_may_give_any_value() {
     #[scoped]
     fn work() -> u32 {
         let stored = 5;
-        defer!(|end| {
-            end.recover_with(|_| stored);
-        });
+        defer!(|end| end.recover_with(|_| stored));
         raise("no");
         7
     }
