@@ -33,7 +33,7 @@ mod stack;
 mod sync;
 mod task;
 
-pub use boundary::isolated;
+pub use boundary::{isolated, with_context};
 pub use policy::{StopTheProgram, TaskPanic, on_task_panic};
 pub use scope::{AsyncScope, ScopeHandle, async_scope, try_async_scope};
 pub use stack::{AsyncDeferred, ScopeClosed};
