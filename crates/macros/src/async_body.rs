@@ -12,7 +12,7 @@ use syn::{Error, Stmt};
 use crate::call::{Call, Placed, When};
 use crate::context::{Context, async_stack, braced, end, expression, place};
 use crate::nested;
-use crate::sync_body::{finish, guard};
+use crate::sync_body::{finish, guard, knows_errors};
 
 /// Rewrites the statements from here to the end of the function.
 pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<TokenStream> {
@@ -73,10 +73,14 @@ pub(crate) fn register(placed: &Placed) -> TokenStream {
     };
     match how {
         Some(how) => {
-            quote_spanned!(span=> ::epilogue::__private::AsyncStack::#method(&#stack, move |#how| async move #body))
+            quote_spanned! {span=> {
+                let _ = ::epilogue::__private::AsyncStack::#method(&#stack, move |#how| async move #body);
+            }}
         }
         None => {
-            quote_spanned!(span=> ::epilogue::__private::AsyncStack::#method(&#stack, move |_| async move #body))
+            quote_spanned! {span=> {
+                let _ = ::epilogue::__private::AsyncStack::#method(&#stack, move |_| async move #body);
+            }}
         }
     }
 }
@@ -143,7 +147,7 @@ fn attempt(context: &mut Context, statement: TokenStream, rest: &[Stmt]) -> syn:
     let outside = std::mem::replace(&mut context.bounded, true);
     let rest = expand(context, rest)?;
     context.bounded = outside;
-    let (returns, end) = (context.returns(), end());
+    let (returns, end, knows) = (context.returns(), end(), knows_errors(context));
     Ok(quote! {
         let mut #end = ::epilogue::__private::attempt_async((async || #returns { #statement #rest })()).await;
         {
@@ -152,5 +156,6 @@ fn attempt(context: &mut Context, statement: TokenStream, rest: &[Stmt]) -> syn:
             let __failed = (&::epilogue::__private::Kind::of_async_attempt(&#end)).failed();
             #end.set_failed(__failed);
         }
+        #knows
     })
 }

@@ -1,10 +1,10 @@
 //! One call of `defer!`, `defer_err!`, `defer_ok!` or `keep!`, as it was written.
 
-use proc_macro2::{Ident, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote};
+use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprClosure, Macro, Token};
+use syn::{Error, Expr, ExprClosure, Macro, ReturnType, Token};
 
 /// Which endings a cleanup is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,18 +72,31 @@ pub(crate) fn ours(mac: &Macro) -> Option<String> {
 
 /// The first call of ours among the tokens of a foreign macro, where it cannot be rewritten.
 pub(crate) fn hidden_in(tokens: TokenStream) -> Option<Ident> {
-    let mut before: Option<Ident> = None;
+    let mut named: Option<Ident> = None;
+    // The braces that come next belong to a closure or an `async` block: a function of its own.
+    let mut own_body = false;
     for token in tokens {
         match token {
-            TokenTree::Punct(punct) if punct.as_char() == '!' && before.is_some() => return before,
-            TokenTree::Ident(ident) if NAMES.contains(&ident.to_string().as_str()) => before = Some(ident),
+            TokenTree::Punct(punct) => {
+                if punct.as_char() == '!' && named.is_some() {
+                    return named;
+                }
+                named = None;
+                own_body = punct.as_char() == '|';
+            }
+            TokenTree::Ident(ident) => {
+                own_body = ident == "async" || (own_body && ident == "move");
+                named = NAMES.contains(&ident.to_string().as_str()).then_some(ident);
+            }
             TokenTree::Group(group) => {
-                if let Some(found) = hidden_in(group.stream()) {
+                if !(own_body && group.delimiter() == Delimiter::Brace)
+                    && let Some(found) = hidden_in(group.stream())
+                {
                     return Some(found);
                 }
-                before = None;
+                (named, own_body) = (None, false);
             }
-            _ => before = None,
+            TokenTree::Literal(_) => (named, own_body) = (None, false),
         }
     }
     None
@@ -115,6 +128,11 @@ fn cleanup(when: When) -> impl FnOnce(ParseStream<'_>) -> syn::Result<Call> {
         }
         let moves = closure.capture.is_some();
         match closure.inputs.len() {
+            0 if matches!(closure.output, ReturnType::Type(..)) => {
+                let span = closure.span();
+                let body = quote_spanned!(span=> ::epilogue::__private::call_once(#closure));
+                Ok(plain(when, moves, body))
+            }
             0 => Ok(plain(when, moves, closure.body.to_token_stream())),
             1 if when == When::Always => Ok(Call::Aware { closure: Box::new(closure) }),
             1 => Err(Error::new(

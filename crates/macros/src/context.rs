@@ -94,10 +94,10 @@ impl Context {
             // Named again as a reference, which a `move` closure may take.
             return quote_spanned! {span=> {
                 let #errors = &#errors;
-                #moves || #errors.keep(#body, #place)
+                #moves || #errors.keep(::epilogue::__private::call_once(|| #body), #place)
             }};
         }
-        quote_spanned!(span=> #moves || ::epilogue::__private::keep(#body, #place))
+        quote_spanned!(span=> #moves || ::epilogue::__private::keep(::epilogue::__private::call_once(|| #body), #place))
     }
 }
 

@@ -32,5 +32,5 @@ use syn::{ItemFn, parse_macro_input};
 pub fn scoped(settings: TokenStream, function: TokenStream) -> TokenStream {
     let settings = parse_macro_input!(settings as settings::Settings);
     let function = parse_macro_input!(function as ItemFn);
-    signature::expand(settings, function).unwrap_or_else(|error| error.into_compile_error()).into()
+    signature::expand(settings, function).into()
 }

@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::visit_mut::{self, VisitMut};
-use syn::{Error, Expr, ExprAsync, ExprClosure, ExprConst, Item, Macro, Stmt, parse_quote_spanned};
+use syn::{Error, Expr, ExprAsync, ExprClosure, ExprConst, Item, Macro, Stmt, Token};
 
 use crate::call::{Call, Placed, When, hidden_in, ours};
 use crate::context::{self, Context, expression};
@@ -30,6 +30,54 @@ pub(crate) fn rewrite(context: &Context, statement: &Stmt, pile: &Ident, found: 
     let mut statement = statement.clone();
     rewrite.visit_stmt_mut(&mut statement);
     rewrite.error.map_or(Ok(statement), Err)
+}
+
+/// Refuses a function whose only defers are in an `async` block: another attribute has moved its body
+/// there before this one saw it.
+pub(crate) fn refuse_hidden_body(statements: &[Stmt]) -> syn::Result<()> {
+    let mut search = InAsyncBlock { depth: 0, own: false, hidden: None };
+    for statement in statements {
+        search.visit_stmt_mut(&mut statement.clone());
+    }
+    match (search.own, search.hidden) {
+        (false, Some(name)) => {
+            let message = format!(
+                "`{name}!` is in an `async` block, which `#[scoped]` does not look into. If you did not write \
+                 one, another attribute did: put `#[scoped]` above `#[tokio::main]`, `#[tokio::test]` or \
+                 `#[instrument]`; in an `#[async_trait]`, use `async_scope`"
+            );
+            Err(Error::new(name.span(), message))
+        }
+        _ => Ok(()),
+    }
+}
+
+struct InAsyncBlock {
+    depth: usize,
+    own: bool,
+    hidden: Option<Ident>,
+}
+
+impl VisitMut for InAsyncBlock {
+    fn visit_macro_mut(&mut self, mac: &mut Macro) {
+        if ours(mac).is_none() {
+            return;
+        }
+        if self.depth == 0 {
+            self.own = true;
+        } else if let Some(last) = mac.path.segments.last() {
+            self.hidden.get_or_insert_with(|| last.ident.clone());
+        }
+    }
+
+    fn visit_expr_async_mut(&mut self, block: &mut ExprAsync) {
+        self.depth += 1;
+        visit_mut::visit_expr_async_mut(self, block);
+        self.depth -= 1;
+    }
+
+    fn visit_expr_closure_mut(&mut self, _: &mut ExprClosure) {}
+    fn visit_item_mut(&mut self, _: &mut Item) {}
 }
 
 struct Search<'a> {
@@ -114,7 +162,7 @@ impl VisitMut for Rewrite<'_> {
             match Placed::read(&mac.mac) {
                 Ok(Some(placed)) => {
                     let entry = self.entry(&placed);
-                    *statement = parse_quote_spanned!(placed.span=> #entry;);
+                    *statement = Stmt::Expr(Expr::Verbatim(entry), Some(Token![;](placed.span)));
                 }
                 Ok(None) => {}
                 Err(error) => join(&mut self.error, error),
@@ -131,7 +179,7 @@ impl VisitMut for Rewrite<'_> {
             match Placed::read(&mac.mac) {
                 Ok(Some(placed)) => {
                     let entry = self.entry(&placed);
-                    *expression = parse_quote_spanned!(placed.span=> #entry);
+                    *expression = Expr::Verbatim(entry);
                 }
                 Ok(None) => {}
                 Err(error) => join(&mut self.error, error),

@@ -3,42 +3,43 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::visit_mut::VisitMut;
-use syn::{Error, ItemFn, ReturnType, Type, TypeImplTrait, parse_quote};
+use syn::{Error, ItemFn, ReturnType, Signature, Stmt, Type, TypeImplTrait, parse_quote};
 
 use crate::context::{self, Context};
 use crate::settings::Settings;
-use crate::{async_body, sync_body};
+use crate::{async_body, nested, sync_body};
 
-pub(crate) fn expand(settings: Settings, mut function: ItemFn) -> syn::Result<TokenStream> {
-    refuse(&settings, &function)?;
-    let is_async = function.sig.asyncness.is_some();
-    let output = output(&function.sig.output);
-    let keeps_errors = output.as_ref().is_some_and(is_result);
-    let mut context =
-        Context::new(output, keeps_errors, is_async, is_async && !settings.local, !settings.unrecorded);
-    let statements = std::mem::take(&mut function.block.stmts);
-    let body = if is_async {
-        async_body::expand(&mut context, &statements)?
-    } else {
-        sync_body::expand(&mut context, &statements)?
-    };
-    let body = around(&context, &function, body);
-    function.block = parse_quote!({ #body });
-    Ok(quote!(#function))
+pub(crate) fn expand(settings: Settings, function: ItemFn) -> TokenStream {
+    let ItemFn { attrs, vis, sig, block } = &function;
+    match body(settings, sig, &block.stmts) {
+        Ok(body) => quote!(#(#attrs)* #vis #sig { #body }),
+        Err(error) => {
+            // With the function, so that nobody is told beside that it cannot be found.
+            let error = error.into_compile_error();
+            quote!(#error #(#attrs)* #[allow(unused)] #vis #sig { ::core::unreachable!() })
+        }
+    }
 }
 
-fn refuse(settings: &Settings, function: &ItemFn) -> syn::Result<()> {
-    let sig = &function.sig;
+fn body(settings: Settings, sig: &Signature, statements: &[Stmt]) -> syn::Result<TokenStream> {
+    refuse(&settings, sig)?;
+    nested::refuse_hidden_body(statements)?;
+    let is_async = sig.asyncness.is_some();
+    let output = output(&sig.output);
+    let keeps_errors = output.as_ref().is_some_and(may_be_a_result);
+    let mut context =
+        Context::new(output, keeps_errors, is_async, is_async && !settings.local, !settings.unrecorded);
+    let body = if is_async {
+        async_body::expand(&mut context, statements)?
+    } else {
+        sync_body::expand(&mut context, statements)?
+    };
+    Ok(around(&context, sig, body))
+}
+
+fn refuse(settings: &Settings, sig: &Signature) -> syn::Result<()> {
     if let Some(word) = &sig.constness {
         return Err(Error::new_spanned(word, "a `const fn` cannot defer: nothing could unwind in it"));
-    }
-    if let ReturnType::Type(_, output) = &sig.output
-        && matches!(**output, Type::Never(_))
-    {
-        return Err(Error::new_spanned(
-            output,
-            "a function that never returns has no ending to look at; use `defer!` without `#[scoped]`",
-        ));
     }
     if settings.local && sig.asyncness.is_none() {
         return Err(Error::new_spanned(sig.fn_token, "`local` is for an `async fn`"));
@@ -65,16 +66,27 @@ impl VisitMut for FindImplTrait {
     }
 }
 
-/// By its name: what type it is, only the compiler knows. An alias such as `io::Result` counts.
-fn is_result(output: &Type) -> bool {
-    let Type::Path(path) = output else { return false };
-    path.path.segments.last().is_some_and(|segment| segment.ident.to_string().ends_with("Result"))
+/// Whether it could be a `Result`, under whatever name: what type it is, only the compiler knows. Of a
+/// type that cannot be one, the function is left without a closure around it.
+fn may_be_a_result(output: &Type) -> bool {
+    const NONE: [&str; 26] = [
+        "bool", "char", "str", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128",
+        "isize", "f32", "f64", "String", "PathBuf", "Option", "Vec", "Box", "Rc", "Arc", "HashMap",
+        "ExitCode",
+    ];
+    match output {
+        Type::Path(path) => {
+            path.path.segments.last().is_some_and(|last| !NONE.iter().any(|none| last.ident == none))
+        }
+        Type::Macro(_) | Type::Group(_) | Type::Paren(_) => true,
+        _ => false,
+    }
 }
 
 /// The list of live scopes before the body, the errors of cleanups around it.
-fn around(context: &Context, function: &ItemFn, body: TokenStream) -> TokenStream {
+fn around(context: &Context, sig: &Signature, body: TokenStream) -> TokenStream {
     let listed = context.recorded.then(|| {
-        let (live, name) = (context::live(), function.sig.ident.to_string());
+        let (live, name) = (context::live(), sig.ident.to_string());
         quote! {
             let #live = ::epilogue::__private::enter(::core::concat!(::core::module_path!(), "::", #name));
         }

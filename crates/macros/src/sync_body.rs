@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, Stmt};
+use syn::{Error, Stmt, Type};
 
 use crate::call::{Call, Placed, When};
 use crate::context::{self, Context, end, expression, place};
@@ -98,11 +98,15 @@ fn split(
     span: Span,
     code: TokenStream,
 ) -> syn::Result<TokenStream> {
+    if matches!(context.output, Some(Type::Never(_))) {
+        let why = "a function that never returns has no ending to look at; a plain `defer!` it may have";
+        return Err(Error::new(span, why));
+    }
     let outside = std::mem::replace(&mut context.bounded, true);
     let rest = expand(context, rest)?;
     context.bounded = outside;
     let (returns, end) = (context.returns(), end());
-    let finish = finish(context, span);
+    let (finish, knows) = (finish(context, span), knows_errors(context));
     Ok(quote! {
         let mut #end = ::epilogue::__private::Attempt::new();
         #end.run(|| #returns { #statement #rest });
@@ -112,9 +116,25 @@ fn split(
             let __failed = (&::epilogue::__private::Kind::of_attempt(&#end)).failed();
             #end.set_failed(__failed);
         }
+        #knows
         #code
         #finish
     })
+}
+
+/// A cleanup's error makes a failure of the function, if its result can hold it: the cleanups that look
+/// at the ending are to see that.
+pub(crate) fn knows_errors(context: &Context) -> TokenStream {
+    if !context.keeps_errors {
+        return TokenStream::new();
+    }
+    let (end, errors) = (end(), context::errors());
+    quote! {{
+        #[allow(unused_imports)]
+        use ::epilogue::__private::{CanHold as _, CannotHold as _};
+        let __holds = (&#end.kind()).holds();
+        #end.set_holds(__holds.joins(), &#errors);
+    }}
 }
 
 pub(crate) fn finish(context: &Context, span: Span) -> TokenStream {

@@ -315,3 +315,122 @@ fn a_scoped_function_is_on_the_list_of_live_scopes() {
     assert!(seen[0].task.contains("a_scoped_function_is_on_the_list"), "{}", seen[0].task);
     assert!(epilogue::record::live_scopes().iter().all(|scope| !scope.function.ends_with("::listed")));
 }
+
+type Aliased<T> = Result<T, Box<dyn std::error::Error>>;
+
+#[test]
+fn a_result_by_another_name_holds_errors_too() {
+    #[scoped]
+    fn work() -> Aliased<u8> {
+        defer!(Err::<(), _>("joined"));
+        Ok(1)
+    }
+    assert!(work().unwrap_err().to_string().ends_with("joined"));
+}
+
+#[test]
+fn the_error_of_a_newer_cleanup_is_a_failure_to_the_older_ones() {
+    #[scoped]
+    fn work(log: &Log) -> Result<(), Box<dyn std::error::Error>> {
+        defer!(|end| note(log, format!("{:?}", end.how())));
+        defer_ok!(note(log, "must not run"));
+        defer_err!(note(log, "rolled back"));
+        defer!(Err::<(), _>("commit"));
+        defer!(|end| note(log, format!("{:?}", end.how())));
+        Ok(())
+    }
+    let log = Log::default();
+    assert!(work(&log).unwrap_err().to_string().ends_with("commit"));
+    assert_eq!(*log.borrow(), ["Returned", "rolled back", "Failed"]);
+
+    // A type that cannot hold it does not fail by it.
+    #[scoped]
+    fn cannot(log: &Log) -> std::io::Result<()> {
+        defer_ok!(note(log, "kept"));
+        defer!(Err::<(), _>("reported"));
+        Ok(())
+    }
+    log.borrow_mut().clear();
+    cannot(&log).unwrap();
+    assert_eq!(*log.borrow(), ["kept"]);
+}
+
+#[test]
+fn a_cleanup_of_several_steps_may_use_the_question_mark() {
+    fn step(fail: bool) -> std::io::Result<()> {
+        if fail { Err(std::io::Error::other("no")) } else { Ok(()) }
+    }
+    #[scoped]
+    fn work(log: &Log) -> Result<(), CleanupErrors> {
+        defer!({
+            step(false)?;
+            note(log, "first step");
+            step(true)?;
+            note(log, "must not run");
+            step(false)
+        });
+        defer!(|| -> std::io::Result<()> {
+            step(false)?;
+            Ok(())
+        });
+        Ok(())
+    }
+    let log = Log::default();
+    assert!(work(&log).unwrap_err().to_string().ends_with("no"));
+    assert_eq!(*log.borrow(), ["first step"]);
+    {
+        defer!({
+            step(false)?;
+            step(false)
+        });
+        defer!(move || -> std::io::Result<()> { step(false) });
+    }
+}
+
+#[test]
+fn a_closure_in_a_macro_is_a_function_of_its_own() {
+    #[scoped]
+    fn work(log: &Log) {
+        assert!([1, 2].iter().all(|turn| {
+            defer!(note(log, format!("{turn}")));
+            true
+        }));
+        note(log, "after");
+    }
+    let log = Log::default();
+    work(&log);
+    assert_eq!(*log.borrow(), ["1", "2", "after"]);
+}
+
+#[test]
+fn a_function_that_never_returns_may_have_plain_defers() {
+    #[scoped]
+    fn work(log: &Log) -> ! {
+        defer!(note(log, "ran"));
+        resume_unwind(Box::new("leaves"))
+    }
+    let log = Log::default();
+    assert!(catch(|| -> () { work(&log) }).is_err());
+    assert_eq!(*log.borrow(), ["ran"]);
+}
+
+#[test]
+fn a_defer_may_be_the_whole_of_a_match_arm() {
+    #[scoped]
+    fn work(log: &Log, which: u8) -> u8 {
+        match which {
+            0 => defer!(note(log, "zero")),
+            _ => {
+                defer_err_like(log);
+                defer!(move || note(log, format!("{which}")));
+            }
+        }
+        which
+    }
+    fn defer_err_like(log: &Log) {
+        note(log, "body");
+    }
+    let log = Log::default();
+    (work(&log, 0), work(&log, 7));
+    assert_eq!(*log.borrow(), ["zero", "body", "7"]);
+}

@@ -4,6 +4,7 @@
 //! The cleanup is built after the rest has run, so it holds no borrow meanwhile.
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::attempt_async::AsyncAttempt;
@@ -42,6 +43,20 @@ impl<'env, R> Attempt<'env, R> {
     #[inline]
     pub fn set_failed(&mut self, failed: fn(&R) -> bool) {
         self.ending.set_failed(failed);
+    }
+
+    /// The type of what the function returns.
+    #[inline(always)]
+    pub fn kind(&self) -> Kind<R> {
+        Kind(PhantomData)
+    }
+
+    /// Tells whether the result can hold the errors of cleanups, and which there are already.
+    #[inline(always)]
+    pub fn set_holds(&mut self, holds: bool, errors: &Errors) {
+        if holds {
+            self.ending.set_holds(errors.any());
+        }
     }
 
     /// Runs a cleanup that looks at the ending.
@@ -167,13 +182,17 @@ impl<'a, R> EndingPile<'a, R> {
 ///
 /// Reported when dropped: where the result's type cannot hold them, and on a panic.
 #[derive(Default)]
-pub struct Errors(Mutex<Vec<CleanupError>>);
+pub struct Errors {
+    all: Mutex<Vec<CleanupError>>,
+    /// There is one: asked far more often than there is.
+    any: AtomicBool,
+}
 
 impl Errors {
     /// No errors.
     #[inline]
     pub const fn new() -> Errors {
-        Errors(Mutex::new(Vec::new()))
+        Errors { all: Mutex::new(Vec::new()), any: AtomicBool::new(false) }
     }
 
     /// Keeps what a cleanup returned.
@@ -191,12 +210,19 @@ impl Errors {
 
     #[cold]
     pub(crate) fn push(&self, error: CleanupError) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is one.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
     }
 
     #[inline]
     fn take(&mut self) -> Vec<CleanupError> {
-        std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(self.all.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -296,6 +322,12 @@ pub struct Joins;
 pub struct Reports;
 
 impl Joins {
+    /// Whether the errors become part of the result.
+    #[inline(always)]
+    pub fn joins(&self) -> bool {
+        true
+    }
+
     /// The result with the errors.
     #[inline]
     pub fn join<T, E: From<CleanupErrors>>(self, result: Result<T, E>, mut errors: Errors) -> Result<T, E> {
@@ -307,6 +339,12 @@ impl Joins {
 }
 
 impl Reports {
+    /// Whether the errors become part of the result.
+    #[inline(always)]
+    pub fn joins(&self) -> bool {
+        false
+    }
+
     /// The result as it is.
     #[inline]
     pub fn join<R>(self, result: R, errors: Errors) -> R {

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use crate::attempt::{Errors, pay_inline};
+use crate::attempt::{Errors, Kind, pay_inline};
 use crate::boundary::Caught;
 use crate::chain::{Chain, Mark};
 use crate::cleanup::{BoxError, CleanupError, CleanupResult};
@@ -22,6 +22,9 @@ pub struct AsyncAttempt<R> {
     /// `None` where all is well.
     trouble: Option<Box<Trouble>>,
     failed: fn(&R) -> bool,
+    /// As in an [`Ending`].
+    holds: bool,
+    holds_one: bool,
 }
 
 #[derive(Default)]
@@ -44,10 +47,29 @@ impl<R> AsyncAttempt<R> {
 
     /// How the rest ended.
     pub fn how(&self) -> How {
-        match &self.trouble {
+        let how = match &self.trouble {
             Some(trouble) => How::of(&trouble.chain, self.result.as_ref(), self.failed, How::Cancelled),
             None => How::of_result(self.result.as_ref(), self.failed, How::Cancelled),
+        };
+        let an_error = || self.holds_one || self.trouble.as_ref().is_some_and(|one| !one.errors.is_empty());
+        if how == How::Returned && self.holds && an_error() { How::Failed } else { how }
+    }
+
+    /// The type of what the function returns.
+    pub fn kind(&self) -> Kind<R> {
+        Kind::of_async_attempt(self)
+    }
+
+    /// Tells whether the result can hold the errors of cleanups, and which there are already.
+    pub fn set_holds(&mut self, holds: bool, errors: &Errors) {
+        if holds {
+            (self.holds, self.holds_one) = (true, errors.any());
         }
+    }
+
+    /// The result will hold the errors of cleanups.
+    pub fn will_hold(&mut self) {
+        self.holds = true;
     }
 
     /// What the rest returned, if nothing is wrong: then there is nothing to report either.
@@ -75,6 +97,9 @@ impl<R> AsyncAttempt<R> {
         let Some(cleanup) = owed.cleanup.take() else { return };
         let Trouble { chain, errors } = self.trouble.take().map(|trouble| *trouble).unwrap_or_default();
         let mut ending = Ending::with(self.result.take(), chain, self.failed);
+        if self.holds {
+            ending.set_holds(self.holds_one || !errors.is_empty());
+        }
         pay_inline(owed.place, |end| cleanup(end).map_or(Ok(()), Err), &mut ending);
         match ending.conclude() {
             Ok(result) => self.result = Some(result),
@@ -160,7 +185,7 @@ fn poll_caught<R>(rest: Pin<&mut impl Future<Output = R>>, cx: &mut Context<'_>)
         Err(payload) => (None, Some(mark.chain_of(payload))),
     };
     let trouble = chain.map(|chain| Box::new(Trouble { chain, errors: Vec::new() }));
-    Poll::Ready(AsyncAttempt { result, trouble, failed: |_| false })
+    Poll::Ready(AsyncAttempt { result, trouble, failed: |_| false, holds: false, holds_one: false })
 }
 
 /// A cleanup that waits for the ending of an `async fn`. Dropped before, it runs with

@@ -8,14 +8,15 @@ use crate::report;
 /// An error of any type, as cleanups return it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The type a cleanup may have: `()`, or `Result<(), E>` whose error is kept, or `!`.
+/// The type a cleanup may have: `()`, or `!`, or `Result<(), E>`, whose error is kept, with an `E` that
+/// converts into `Box<dyn Error + Send + Sync>`: errors that are `Send` and `Sync`, `String`, `anyhow::Error`.
 ///
 /// Implemented for nothing else on purpose: a closure or a function *value* given to
 /// [`defer!`](crate::defer) would compile and never run.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a cleanup",
-    label = "a cleanup is of type `()` or `Result<(), E>`",
-    note = "a function must be called: `defer!(f())`, not `defer!(f)`",
+    label = "a cleanup is of type `()`, or `Result<(), E>` with an `E: Into<Box<dyn Error + Send + Sync>>`",
+    note = "a function or a closure has to be called: `defer!(f())`, not `defer!(f)`; a future has to be awaited: `defer!(async {{ f().await }})`",
     note = "a value that is not wanted is dropped: `defer!(drop(f()))`"
 )]
 pub trait CleanupResult {

@@ -16,7 +16,8 @@ pub enum How {
     /// it cannot tell.
     Returned,
     /// The body returned `Err`, and the scope can tell: [`try_scope`](crate::try_scope),
-    /// `try_async_scope`, `#[scoped]`.
+    /// `try_async_scope`, `#[scoped]`. Or it returned `Ok`, and the error of a cleanup that ran before
+    /// makes an `Err` of that.
     Failed,
     /// A panic is in flight.
     Panicked,
@@ -72,6 +73,10 @@ pub struct Ending<'env, R> {
     /// How it ended where there is neither a result nor a panic.
     otherwise: How,
     failed: fn(&R) -> bool,
+    /// The errors of cleanups will be part of the result.
+    holds: bool,
+    /// There is one already, kept elsewhere.
+    holds_one: bool,
 }
 
 /// A place for [`Trouble`], mostly empty, whose drop is small enough to be inlined.
@@ -106,7 +111,14 @@ pub(crate) type More<'env, R> = Box<Stack<'env, Ending<'env, R>>>;
 impl<'env, R> Ending<'env, R> {
     #[inline(always)]
     pub(crate) fn without_result(failed: fn(&R) -> bool) -> Self {
-        Ending { result: None, trouble: Slot(None), otherwise: How::Dropped, failed }
+        Ending {
+            result: None,
+            trouble: Slot(None),
+            otherwise: How::Dropped,
+            failed,
+            holds: false,
+            holds_one: false,
+        }
     }
 
     /// What an `async fn` kept apart while it awaited its cleanups.
@@ -121,12 +133,20 @@ impl<'env, R> Ending<'env, R> {
 
     /// An ending of which only the kind is known.
     pub(crate) fn known_only(how: How) -> Self {
-        Ending { result: None, trouble: Slot(None), otherwise: how, failed: never::<R> }
+        Ending {
+            result: None,
+            trouble: Slot(None),
+            otherwise: how,
+            failed: never::<R>,
+            holds: false,
+            holds_one: false,
+        }
     }
 
     /// Which way the scope is being left.
     pub fn how(&self) -> How {
-        How::of(self.chain(), self.result.as_ref(), self.failed, self.otherwise)
+        let how = How::of(self.chain(), self.result.as_ref(), self.failed, self.otherwise);
+        if how == How::Returned && self.holds && self.holds_an_error() { How::Failed } else { how }
     }
 
     /// What the scope will return; `None` while a panic or a task exit is in flight, and where there
@@ -252,6 +272,17 @@ impl<'env, R> Ending<'env, R> {
         self.trouble.0.get_or_insert_with(|| {
             Box::new(Trouble { chain: Chain::default(), errors: Vec::new(), more: None })
         })
+    }
+
+    fn holds_an_error(&self) -> bool {
+        self.holds_one || self.trouble.0.as_ref().is_some_and(|trouble| !trouble.errors.is_empty())
+    }
+
+    /// The errors of cleanups become part of the result: a function that returned `Ok` has failed once
+    /// there is one.
+    #[inline(always)]
+    pub(crate) fn set_holds(&mut self, one_already: bool) {
+        (self.holds, self.holds_one) = (true, one_already);
     }
 
     #[inline(always)]

@@ -90,7 +90,7 @@ impl<T, F: FnOnce(T) -> C, C: CleanupResult> Drop for Guard<T, F, C> {
             Ok(None) => registration.finish(Finished::Ran),
             Ok(Some(error)) => {
                 registration.finish(Finished::Failed);
-                report::failed(&place.to_string(), &*error);
+                report::failed(&report::Place(place).to_string(), &*error);
             }
             Err(payload) => {
                 registration.finish(Finished::Panicked);

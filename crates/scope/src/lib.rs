@@ -113,7 +113,8 @@ macro_rules! defer {
     };
     (async $($cleanup:tt)*) => {
         ::core::compile_error!(
-            "an async cleanup needs a scope that can await it: `#[scoped]` on this `async fn`, or `async_scope`"
+            "an async cleanup needs a scope that can await it: `#[scoped]` on this `async fn`, above attributes such as \
+             `#[tokio::main]`; or `async_scope`"
         )
     };
     (|$end:pat_param| $($cleanup:tt)*) => {
@@ -122,22 +123,34 @@ macro_rules! defer {
     (move |$end:pat_param| $($cleanup:tt)*) => {
         $crate::__epilogue_needs_scoped!("a cleanup that looks at the ending")
     };
+    (move || -> $kind:ty $cleanup:block) => {
+        #[allow(unreachable_code, clippy::diverging_sub_expression)]
+        let _deferred = $crate::Defer::new(move || {
+            $crate::__private::keep($crate::__private::call_once(|| -> $kind { $cleanup }), $crate::__private::place!())
+        });
+    };
+    (|| -> $kind:ty $cleanup:block) => {
+        #[allow(unreachable_code, clippy::diverging_sub_expression)]
+        let _deferred = $crate::Defer::new(|| {
+            $crate::__private::keep($crate::__private::call_once(|| -> $kind { $cleanup }), $crate::__private::place!())
+        });
+    };
     (move || $($cleanup:tt)*) => {
         #[allow(unreachable_code, clippy::diverging_sub_expression)]
         let _deferred = $crate::Defer::new(move || {
-            $crate::__private::keep({ $($cleanup)* }, $crate::__private::place!())
+            $crate::__private::keep($crate::__private::call_once(|| { $($cleanup)* }), $crate::__private::place!())
         });
     };
     (|| $($cleanup:tt)*) => {
         #[allow(unreachable_code, clippy::diverging_sub_expression)]
         let _deferred = $crate::Defer::new(|| {
-            $crate::__private::keep({ $($cleanup)* }, $crate::__private::place!())
+            $crate::__private::keep($crate::__private::call_once(|| { $($cleanup)* }), $crate::__private::place!())
         });
     };
     ($($cleanup:tt)*) => {
         #[allow(unreachable_code, clippy::diverging_sub_expression)]
         let _deferred = $crate::Defer::new(|| {
-            $crate::__private::keep({ $($cleanup)* }, $crate::__private::place!())
+            $crate::__private::keep($crate::__private::call_once(|| { $($cleanup)* }), $crate::__private::place!())
         });
     };
 }
@@ -181,8 +194,8 @@ macro_rules! __epilogue_needs_scoped {
     ($what:literal) => {
         ::core::compile_error!(::core::concat!(
             $what,
-            " needs `#[scoped]` on the function around it (a closure or an `async` block is a function of its \
-             own), or `scope(|s| …)`"
+            " needs `#[scoped]` on the function around it, above attributes that rewrite its body, such as \
+             `#[tokio::main]` (a closure or an `async` block is a function of its own); or `scope(|s| …)`"
         ))
     };
 }
@@ -197,6 +210,7 @@ pub mod __private {
     pub use crate::cleanup::keep;
     pub use crate::guard::LateDefer;
     pub use crate::record::{enter, owes};
+    pub use crate::report::Place;
 
     #[doc(hidden)]
     #[macro_export]

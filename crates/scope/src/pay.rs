@@ -8,6 +8,7 @@ use crate::chain::{Chain, Mark, Payload};
 use crate::cleanup::CleanupError;
 use crate::ending::{Ending, How, More, Wrong};
 use crate::record::{Finished, Live, Registration};
+use crate::report::Place;
 use crate::stack::{Stack, Top};
 
 /// Pays what a scope owes, and what its cleanups register meanwhile.
@@ -87,7 +88,7 @@ unsafe fn one<R>(mut top: Top, ending: &mut Ending<'_, R>, running: &Running) {
     if recorded && let Some(mut registration) = running.take() {
         registration.finish(if error.is_some() { Finished::Failed } else { Finished::Ran });
     }
-    ending.ran(place, error);
+    ending.ran(Place(place), error);
 }
 
 #[cold]
@@ -133,7 +134,7 @@ pub(crate) fn pile(owed: &mut Stack<'_, How>, mut how: How, errors: &mut Vec<Cle
                     registration.finish(if error.is_some() { Finished::Failed } else { Finished::Ran });
                 }
                 if let Some(error) = error {
-                    errors.push(CleanupError::new(place, error));
+                    errors.push(CleanupError::new(Place(place), error));
                 }
             }
         });

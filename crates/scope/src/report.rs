@@ -5,8 +5,9 @@
 
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,8 +17,8 @@ use crate::chain::describe;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Failure<'a> {
-    /// `file:line` of the registration, or a description where that is not known.
-    pub place: &'a str,
+    /// What failed: `cleanup at file:line`, where the place is known, or who it was otherwise.
+    pub what: &'a str,
     /// True for a panic, false for a returned error.
     pub panicked: bool,
     /// The error with its sources, or the panic's message.
@@ -47,13 +48,14 @@ pub fn count() -> u64 {
 /// Reports a cleanup that returned an error. Sources are appended, `: ` between them.
 #[cold]
 pub fn failed(place: &str, error: &(dyn Error + 'static)) {
-    send(&Failure { place, panicked: false, message: &with_sources(error) });
+    let what = format!("cleanup at {place}");
+    send(&Failure { what: &what, panicked: false, message: &with_sources(error) });
 }
 
-/// Reports a cleanup whose panic nobody can catch any more.
+/// Reports a panic that nobody can catch any more, of `what`: a cleanup at its place, a task.
 #[cold]
-pub fn panicked(place: &str, payload: &(dyn Any + Send)) {
-    send(&Failure { place, panicked: true, message: &describe(payload) });
+pub fn panicked(what: &str, payload: &(dyn Any + Send)) {
+    send(&Failure { what, panicked: true, message: &describe(payload) });
 }
 
 /// An error with its sources, `: ` between them. If its `Display` panics, the text says so, and the
@@ -88,5 +90,15 @@ fn send(failure: &Failure<'_>) {
 fn write_line(failure: &Failure<'_>) {
     let verb = if failure.panicked { "panicked" } else { "failed" };
     // A closed stderr leaves nobody to tell; the count still says it.
-    let _ = writeln!(std::io::stderr(), "epilogue: cleanup at {} {verb}: {}", failure.place, failure.message);
+    let _ = writeln!(std::io::stderr(), "epilogue: {} {verb}: {}", failure.what, failure.message);
+}
+
+/// A place as reports name it: `file:line`. The column is more than anybody looks for.
+#[doc(hidden)]
+pub struct Place<'a>(pub &'a Location<'a>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.file(), self.0.line())
+    }
 }

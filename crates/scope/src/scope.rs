@@ -40,7 +40,7 @@ use crate::stack::Stack;
 /// ```
 #[track_caller]
 pub fn scope<'env, R>(body: impl FnOnce(&Scope<'env, R>) -> R) -> R {
-    let (result, errors) = run(body, |_| false);
+    let (result, errors) = run(body, |_| false, false);
     errors.iter().for_each(CleanupError::report);
     result
 }
@@ -73,7 +73,7 @@ pub fn scope<'env, R>(body: impl FnOnce(&Scope<'env, R>) -> R) -> R {
 pub fn try_scope<'env, T, E: From<CleanupErrors>>(
     body: impl FnOnce(&Scope<'env, Result<T, E>>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let (result, errors) = run(body, Result::is_err);
+    let (result, errors) = run(body, Result::is_err, true);
     match CleanupErrors::new(errors) {
         Some(errors) => errors.join(result),
         None => result,
@@ -240,22 +240,22 @@ impl<'env, T, E> Scope<'env, Result<T, E>> {
     #[doc(alias = "errdefer")]
     #[track_caller]
     pub fn defer_err<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'env) -> Deferred {
-        self.push(Location::caller(), move |end| {
-            if matches!(end.result(), Some(Ok(_))) { None } else { cleanup().into_error() }
-        })
+        self.push(Location::caller(), move |end| if succeeded(end) { None } else { cleanup().into_error() })
     }
 
     /// Registers a cleanup for `Ok` alone.
     #[track_caller]
     pub fn defer_ok<C: CleanupResult>(&self, cleanup: impl FnOnce() -> C + 'env) -> Deferred {
-        self.push(Location::caller(), move |end| {
-            if matches!(end.result(), Some(Ok(_))) { cleanup().into_error() } else { None }
-        })
+        self.push(Location::caller(), move |end| if succeeded(end) { cleanup().into_error() } else { None })
     }
 }
 
+fn succeeded<T, E>(end: &Ending<'_, Result<T, E>>) -> bool {
+    matches!(end.result(), Some(Ok(_))) && end.how() == How::Returned
+}
+
 #[track_caller]
-fn run<'env, R, F>(body: F, failed: fn(&R) -> bool) -> (R, Vec<CleanupError>)
+fn run<'env, R, F>(body: F, failed: fn(&R) -> bool, holds: bool) -> (R, Vec<CleanupError>)
 where
     F: FnOnce(&Scope<'env, R>) -> R,
 {
@@ -263,6 +263,9 @@ where
     let mark = Mark::here();
     let mut scope = Scope { owed: Stack::new(), live };
     let mut ending = Ending::without_result(failed);
+    if holds {
+        ending.set_holds(false);
+    }
     attempt_into(mark, &mut ending, || body(&scope));
     pay::scope(&mut scope.owed, &mut ending, &scope.live);
     pay::conclude(mark, ending)

@@ -11,10 +11,12 @@ use epilogue_scope::record::Registration;
 use epilogue_scope::{BoxError, CleanupResult, How};
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
+use tokio::task::AbortHandle;
 
 /// Which endings a cleanup is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum When {
+    #[default]
     Always,
     Failure,
     Success,
@@ -37,12 +39,20 @@ pub(crate) type Entry = Pin<Box<dyn Owed>>;
 /// Cleanups, the newest last; the first four need no allocation of their own.
 pub(crate) type Entries = SmallVec<[Entry; 4]>;
 
+/// What sort of cleanup it is.
+#[derive(Default)]
+pub(crate) struct Kind {
+    pub(crate) when: When,
+    pub(crate) limit: Option<Duration>,
+    /// The cleanup sees this task ended.
+    pub(crate) abort: Option<AbortHandle>,
+}
+
 /// What is known of a cleanup.
 pub(crate) struct About {
     pub(crate) registration: Registration,
     pub(crate) place: &'static Location<'static>,
-    pub(crate) limit: Option<Duration>,
-    pub(crate) when: When,
+    pub(crate) kind: Kind,
     pub(crate) id: u32,
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use epilogue_scope::__private::{AsyncAttempt, catch_boxed};
+use epilogue_scope::__private::{AsyncAttempt, Place, catch_boxed};
 use epilogue_scope::record::Finished;
 use epilogue_scope::{BoxError, Caught, CleanupError, How, catch, report};
 use tokio::time::Sleep;
@@ -51,7 +51,7 @@ impl Outcomes for IntoReport {
 
     fn raised(&mut self, caught: Caught, place: &'static std::panic::Location<'static>) {
         for link in caught.chain().links().iter().filter(|link| !link.exits_task()) {
-            report::panicked(&place.to_string(), &**link);
+            report::panicked(&format!("cleanup at {}", Place(place)), &**link);
         }
     }
 }
@@ -119,7 +119,7 @@ impl<'a, O: Outcomes> Pay<'a, O> {
     }
 
     fn poll_limit(&mut self, entry: &mut Entry, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(limit) = entry.as_mut().about().limit else { return Poll::Pending };
+        let Some(limit) = entry.as_mut().about().kind.limit else { return Poll::Pending };
         if self.sleep.is_none() && tokio::runtime::Handle::try_current().is_err() {
             // No clock without a runtime. The lane has one, and runs what a dropped future owed; a
             // future that is polled by hand pays its cleanups without their limits.
@@ -136,7 +136,16 @@ impl<'a, O: Outcomes> Pay<'a, O> {
     fn failed(&mut self, entry: &mut Entry, error: BoxError, finished: Finished) {
         let about = entry.as_mut().about();
         about.registration.finish(finished);
-        self.outcomes.failed(CleanupError::new(about.place, error));
+        self.outcomes.failed(CleanupError::new(Place(about.place), error));
+        self.see_how();
+    }
+
+    /// What a cleanup has done to the ending is for the rest of them to see, also if it is the lane that
+    /// runs them.
+    fn see_how(&mut self) {
+        if self.depth != usize::MAX {
+            self.how = self.outcomes.how();
+        }
     }
 
     #[cold]
@@ -144,10 +153,7 @@ impl<'a, O: Outcomes> Pay<'a, O> {
         let about = entry.as_mut().about();
         about.registration.finish(Finished::Panicked);
         self.outcomes.raised(caught, about.place);
-        if self.depth != usize::MAX {
-            // For the rest of them, also if it is the lane that runs them.
-            self.how = self.outcomes.how();
-        }
+        self.see_how();
         self.clear(entry);
     }
 
@@ -174,7 +180,7 @@ impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
         loop {
             if this.running.is_none() {
                 let Some(mut entry) = this.next() else { return Poll::Ready(()) };
-                if !entry.as_mut().about().when.includes(this.how) {
+                if !entry.as_mut().about().kind.when.includes(this.how) {
                     this.skip(entry);
                     continue;
                 }

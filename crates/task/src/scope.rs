@@ -9,7 +9,7 @@ use epilogue_scope::__private::{AsyncAttempt, attempt_async};
 use epilogue_scope::record::Live;
 use epilogue_scope::{CleanupErrors, CleanupResult, How};
 
-use crate::entry::When;
+use crate::entry::Kind;
 use crate::pay::{IntoReport, Pay};
 use crate::policy::TaskPanic;
 use crate::stack::{AsyncDeferred, AsyncStack, ScopeClosed, Shared};
@@ -54,7 +54,7 @@ where
     F: AsyncFnOnce(&AsyncScope) -> T,
 {
     let place = Location::caller();
-    async move { run(body, |_| false, place).await.into_good().unwrap_or_else(AsyncAttempt::finish) }
+    async move { run(body, |_| false, false, place).await.into_good().unwrap_or_else(AsyncAttempt::finish) }
 }
 
 /// [`async_scope`] for a fallible body: an error of a cleanup is not lost in the sink, and cleanups
@@ -97,7 +97,7 @@ where
 {
     let place = Location::caller();
     async move {
-        run(body, Result::is_err, place).await.into_good().unwrap_or_else(|attempt| {
+        run(body, Result::is_err, true, place).await.into_good().unwrap_or_else(|attempt| {
             let (result, errors) = attempt.conclude();
             match CleanupErrors::new(errors) {
                 Some(errors) => errors.join(result),
@@ -107,7 +107,12 @@ where
     }
 }
 
-async fn run<F, R>(body: F, failed: fn(&R) -> bool, place: &'static Location<'static>) -> AsyncAttempt<R>
+async fn run<F, R>(
+    body: F,
+    failed: fn(&R) -> bool,
+    holds: bool,
+    place: &'static Location<'static>,
+) -> AsyncAttempt<R>
 where
     F: AsyncFnOnce(&AsyncScope) -> R,
 {
@@ -115,6 +120,9 @@ where
     let scope = AsyncScope { stack: AsyncStack::listed(live) };
     let mut attempt = attempt_async(body(&scope)).await;
     attempt.set_failed(failed);
+    if holds {
+        attempt.will_hold();
+    }
     scope.stack.pay_all(&mut attempt).await;
     attempt
 }
@@ -169,7 +177,7 @@ impl AsyncScope {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.stack.push(cleanup, When::Always, Some(limit))
+        self.stack.push(cleanup, Kind { limit: Some(limit), ..Kind::default() })
     }
 
     /// Spawns a task that cannot outlive the scope: at its place among the cleanups it is awaited,
@@ -219,9 +227,13 @@ impl AsyncScope {
         task: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
         let (task, owed) = task::spawn(name, policy, task);
-        let deferred = self.defer(owed);
         self.stack.0.make_reachable();
-        task.owed_by(Arc::downgrade(&self.stack.0), deferred)
+        let place = Location::caller();
+        let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
+        match self.stack.0.push(owed, kind, place) {
+            Ok(deferred) => task.owed_by(Arc::downgrade(&self.stack.0), deferred),
+            Err(_) => unreachable!("a scope is closed by its owner, which still lends it"),
+        }
     }
 
     /// Makes sure that a cleanup will not run. Returns whether it was pending. A disarmed
@@ -281,7 +293,7 @@ impl ScopeHandle {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.0.push(cleanup, When::Always, None, Location::caller())
+        self.0.push(cleanup, Kind::default(), Location::caller())
     }
 
     /// Spawns a task that cannot outlive the scope, as [`AsyncScope::spawn`].
@@ -301,7 +313,8 @@ impl ScopeHandle {
     ) -> Result<Task<T>, ScopeClosed> {
         let place = Location::caller();
         let (task, owed) = task::spawn(name, TaskPanic::Isolate, task);
-        match self.0.push(owed, When::Always, None, place) {
+        let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
+        match self.0.push(owed, kind, place) {
             Ok(deferred) => Ok(task.owed_by(Arc::downgrade(&self.0), deferred)),
             Err(closed) => {
                 task.abort();

@@ -4,13 +4,13 @@
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
 
-use epilogue_scope::__private::AsyncAttempt;
+use epilogue_scope::__private::{AsyncAttempt, Place};
 use epilogue_scope::record::{Finished, Live, Registration};
 use epilogue_scope::{CleanupResult, How};
+use tokio::task::AbortHandle;
 
-use crate::entry::{About, Entries, Entry, When, lazy};
+use crate::entry::{About, Entries, Entry, Kind, When, lazy};
 use crate::lane;
 use crate::lock::{Guard, Lock};
 use crate::pay::{IntoAttempt, Pay};
@@ -75,7 +75,7 @@ impl AsyncStack {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.push(cleanup, When::Always, None)
+        self.push(cleanup, Kind::default())
     }
 
     /// Owes a cleanup for anything but a return that is known not to be `Err`.
@@ -85,7 +85,7 @@ impl AsyncStack {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.push(cleanup, When::Failure, None)
+        self.push(cleanup, Kind { when: When::Failure, ..Kind::default() })
     }
 
     /// Owes a cleanup for a return that is not known to be `Err`.
@@ -95,17 +95,17 @@ impl AsyncStack {
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        self.push(cleanup, When::Success, None)
+        self.push(cleanup, Kind { when: When::Success, ..Kind::default() })
     }
 
     #[inline]
     #[track_caller]
-    pub(crate) fn push<F, Fut>(&self, cleanup: F, when: When, limit: Option<Duration>) -> AsyncDeferred
+    pub(crate) fn push<F, Fut>(&self, cleanup: F, kind: Kind) -> AsyncDeferred
     where
         F: FnOnce(How) -> Fut + Send + 'static,
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
-        match self.0.push(cleanup, when, limit, Location::caller()) {
+        match self.0.push(cleanup, kind, Location::caller()) {
             Ok(deferred) => deferred,
             Err(_) => unreachable!("a scope is closed by its owner, which still lends it"),
         }
@@ -151,6 +151,8 @@ impl AsyncStack {
             }
             *owed.how.get_or_insert(How::Cancelled)
         };
+        // The scope is cancelled, whatever its body did before: its tasks must not go on without it.
+        self.0.tasks().iter().for_each(AbortHandle::abort);
         lane::hand_over(Arc::clone(&self.0), how);
     }
 }
@@ -164,8 +166,7 @@ impl Shared {
     pub(crate) fn push<F, Fut>(
         &self,
         cleanup: F,
-        when: When,
-        limit: Option<Duration>,
+        kind: Kind,
         place: &'static Location<'static>,
     ) -> Result<AsyncDeferred, ScopeClosed>
     where
@@ -173,7 +174,7 @@ impl Shared {
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
         let registration = Registration::new("async scope", place);
-        let entry = lazy(About { registration, place, limit, when, id: 0 }, cleanup);
+        let entry = lazy(About { registration, place, kind, id: 0 }, cleanup);
         // A cleanup that is refused is dropped here, on record as one that shall not run.
         self.adopt(entry).map_err(|(mut entry, closed)| {
             entry.as_mut().about().registration.finish(Finished::Disarmed);
@@ -279,6 +280,11 @@ impl Shared {
         refused
     }
 
+    fn tasks(&self) -> Vec<AbortHandle> {
+        let mut owed = self.lock();
+        owed.entries.iter_mut().filter_map(|entry| entry.as_mut().about().kind.abort.clone()).collect()
+    }
+
     pub(crate) fn end(&self, how: How) {
         self.lock().how = Some(how);
     }
@@ -287,7 +293,7 @@ impl Shared {
     pub(crate) fn places(&self) -> Vec<String> {
         let places: Vec<_> =
             self.lock().entries.iter_mut().rev().map(|entry| entry.as_mut().about().place).collect();
-        places.into_iter().map(ToString::to_string).collect()
+        places.into_iter().map(|place| Place(place).to_string()).collect()
     }
 
     #[inline]
@@ -318,7 +324,7 @@ mod loom_tests {
         let cleanup = move |_| async move {
             ran.fetch_add(1, Ordering::Relaxed);
         };
-        shared.push(cleanup, When::Always, None, Location::caller()).is_ok()
+        shared.push(cleanup, Kind::default(), Location::caller()).is_ok()
     }
 
     #[test]

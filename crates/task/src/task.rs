@@ -18,7 +18,6 @@ use crate::stack::{AsyncDeferred, ScopeClosed, Shared};
 /// A task that its scope awaits. A future: its result, or why there is none.
 ///
 /// Dropping it neither ends the task nor lets it outlive its scope.
-#[must_use = "its result, and its panic, are only told to whoever awaits it"]
 pub struct Task<T> {
     result: oneshot::Receiver<Result<T, TaskError>>,
     abort: AbortHandle,
@@ -73,6 +72,10 @@ impl<T> Task<T> {
                 Err(closed)
             }
         }
+    }
+
+    pub(crate) fn abort_handle(&self) -> AbortHandle {
+        self.abort.clone()
     }
 
     pub(crate) fn owed_by(mut self, scope: Weak<Shared>, deferred: AsyncDeferred) -> Task<T> {

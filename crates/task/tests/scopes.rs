@@ -167,7 +167,7 @@ async fn one_that_overruns_its_limit_is_cut_and_named_and_the_next_one_runs() {
     })
     .await;
     assert!(result.unwrap_err().to_string().contains("longer than its limit of 2s"));
-    assert_eq!(seen(&log), three(How::Returned));
+    assert_eq!(seen(&log), three(How::Failed));
 }
 
 #[tokio::test]
@@ -312,4 +312,19 @@ async fn an_async_scope_is_on_the_list_of_live_scopes() {
     assert!(found.pending[0].place.contains("scopes.rs:"));
     task.abort();
     epilogue_scope::record::list_live_scopes(false);
+}
+
+#[tokio::test]
+async fn the_error_of_a_newer_cleanup_is_a_failure_to_the_older_ones() {
+    let log = Log::default();
+    let result: Result<(), CleanupErrors> = try_async_scope(async |s| {
+        let (err, ok) = (log.clone(), log.clone());
+        s.defer_err(async move |how| note(&err, format!("rolled back {how:?}")));
+        s.defer_ok(async move |_| note(&ok, "must not run"));
+        s.defer(async |_| Err::<(), _>("commit"));
+        Ok(())
+    })
+    .await;
+    assert!(result.is_err());
+    assert_eq!(seen(&log), ["rolled back Failed"]);
 }

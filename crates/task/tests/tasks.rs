@@ -130,3 +130,25 @@ async fn under_the_policy_to_stop_the_program_is_told_and_other_cleanups_run() {
     assert_eq!(*told.lock().unwrap(), ["fatal: boom"]);
     assert_eq!(tidied.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test]
+async fn a_scope_that_is_dropped_while_it_awaits_its_tasks_cancels_them() {
+    struct Gone(Option<oneshot::Sender<()>>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let _ = self.0.take().unwrap().send(());
+        }
+    }
+    let (tell, told) = oneshot::channel();
+    let gone = Gone(Some(tell));
+    let cut = async_scope(async |s| {
+        drop(s.spawn("for ever", async move {
+            let _gone = gone;
+            std::future::pending::<()>().await;
+        }));
+        // The body returns: the scope awaits the task.
+    });
+    tokio::time::timeout(std::time::Duration::from_millis(5), cut).await.unwrap_err();
+    told.await.unwrap();
+    epilogue_task::lane::drained().await;
+}

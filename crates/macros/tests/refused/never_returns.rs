@@ -3,6 +3,7 @@ use epilogue::*;
 
 #[scoped]
 fn work() -> ! {
+    defer!(|end| println!("{:?}", end.how()));
     loop {}
 }
 

@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{LIST, context, is_on, turn};
+use crate::report::Place;
 
 /// Whether scopes that are entered from now on are listed; off at first.
 ///
@@ -170,11 +171,12 @@ struct Entry {
 
 impl Entry {
     fn read(&self) -> LiveScope {
-        let pending = self.pending.iter().map(|(_, place)| PendingCleanup { place: place.to_string() });
+        let pending =
+            self.pending.iter().map(|(_, place)| PendingCleanup { place: Place(place).to_string() });
         LiveScope {
             task: self.task.to_string(),
             function: self.function.trim_end_matches("::{{closure}}").to_owned(),
-            place: self.place.to_string(),
+            place: Place(self.place).to_string(),
             trace: self.trace,
             pending: pending.collect(),
         }
