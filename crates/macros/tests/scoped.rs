@@ -431,6 +431,7 @@ fn a_defer_may_be_the_whole_of_a_match_arm() {
         note(log, "body");
     }
     let log = Log::default();
-    (work(&log, 0), work(&log, 7));
+    work(&log, 0);
+    work(&log, 7);
     assert_eq!(*log.borrow(), ["zero", "body", "7"]);
 }
