@@ -310,3 +310,102 @@ fn an_error_whose_text_panics_is_reported_all_the_same() {
     assert!(caught.is_ok());
     assert_eq!(report::count(), before + 1);
 }
+
+#[test]
+fn cleanups_that_recover_and_raise_again_a_hundred_thousand_times_are_one_line() {
+    let caught = catch(|| {
+        scope(|s: &epilogue::Scope<'_, ()>| {
+            for _ in 0..100_000 {
+                s.defer_with(|end| {
+                    if let Some(panic) = end.recover() {
+                        resume_unwind(panic);
+                    }
+                });
+            }
+            raise("again");
+        });
+    });
+    assert_eq!(caught.err().unwrap().chain().to_string(), "panic: again [recovered, repanicked]");
+}
+
+#[test]
+fn what_a_foreign_catch_leaves_behind_is_reported_and_does_not_pile_up() {
+    // As in every task of a foreign executor: the outermost boundary is not ours.
+    let before = report::count();
+    for _ in 0..100 {
+        let caught = std::panic::catch_unwind(|| {
+            scope(|s| {
+                s.defer(|| raise("newer"));
+                raise("older");
+            });
+        });
+        assert_eq!(describe(&*caught.unwrap_err()), "newer");
+        let caught = std::panic::catch_unwind(|| {
+            defer!(raise("overtakes"));
+            raise("first");
+        });
+        assert_eq!(describe(&*caught.unwrap_err()), "first");
+    }
+    scope(|s: &epilogue::Scope<'_, ()>| s.pending());
+    assert!(report::count() >= before + 200, "{} of 200", report::count() - before);
+}
+
+#[test]
+fn a_ticket_of_a_scope_that_is_gone_is_nothing_to_the_next_one_at_its_address() {
+    let mut last = None;
+    let ran = Cell::new(0);
+    for _ in 0..10 {
+        scope(|s| {
+            let ticket = s.defer(|| ran.set(ran.get() + 1));
+            if let Some(last) = last.replace(ticket) {
+                assert!(!s.disarm(last));
+            }
+        });
+    }
+    assert_eq!(ran.get(), 10);
+}
+
+#[test]
+fn a_disarmed_pile_runs_nothing_though_what_it_holds_panics() {
+    let dropped = Rc::new(());
+    let caught = catch(|| {
+        let pile = Pile::new();
+        let held = dropped.clone();
+        pile.defer(move || {
+            let _held = held;
+            panic!("must not run")
+        });
+        let grenade = Grenade("held");
+        pile.defer(move || drop(grenade));
+        pile.disarm();
+    });
+    assert_eq!(caught.err().unwrap().chain().to_string(), "panic: held");
+    assert_eq!(Rc::strong_count(&dropped), 1, "and everything is dropped");
+}
+
+#[test]
+fn an_error_beside_a_panic_is_reported() {
+    let before = report::count();
+    let caught = catch(|| {
+        let pile = Pile::new();
+        pile.defer(|| Err::<(), _>("not lost"));
+        pile.defer(|| raise("raised"));
+        pile.run_now()
+    });
+    assert!(caught.is_err());
+    assert!(report::count() > before);
+}
+
+#[test]
+fn a_guard_that_panics_in_a_cancelled_function_is_seen_at_once() {
+    #[scoped]
+    async fn work() {
+        defer!(|_| ());
+        defer!(raise("late"));
+        std::future::pending::<()>().await;
+    }
+    let mut future = Box::pin(work());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(future.as_mut().poll(&mut cx).is_pending());
+    assert_eq!(catch(|| drop(future)).err().unwrap().chain().to_string(), "panic: late");
+}

@@ -33,7 +33,12 @@ fn is_same(one: &Hook, other: &Hook) -> bool {
 fn print(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let text = epilogue_scope::describe(info.payload());
+    // Nothing that may panic: a panic in here aborts the process.
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&'static str>().copied();
+    let text = text
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is not text");
     let mut told =
         format!("\nthread '{}' panicked at {place}:\n{text}", thread.name().unwrap_or("<unnamed>"));
     let backtrace = Backtrace::capture();

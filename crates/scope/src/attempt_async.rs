@@ -5,10 +5,11 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use crate::attempt::{Errors, Kind, pay_inline};
-use crate::boundary::Caught;
+use crate::boundary::{Caught, raised_by};
 use crate::chain::{Chain, Mark};
 use crate::cleanup::{BoxError, CleanupError, CleanupResult};
 use crate::ending::{Ending, How, Wrong};
@@ -35,8 +36,36 @@ struct Trouble {
 
 /// Runs the rest of an `async fn`.
 pub async fn attempt_async<R>(rest: impl Future<Output = R>) -> AsyncAttempt<R> {
+    // Dropped before its end, guards inside have panics that wait for this boundary.
+    let after = AfterRest(AtomicU64::new(0));
     let mut rest = pin!(rest);
+    let _before = BeforeRest(&after);
     std::future::poll_fn(|cx| poll_caught(rest.as_mut(), cx)).await
+}
+
+/// Dropped right before the rest is: takes the mark, on the thread that drops.
+struct BeforeRest<'a>(&'a AfterRest);
+
+impl Drop for BeforeRest<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.0.store(Mark::here().to_bits(), Ordering::Relaxed);
+    }
+}
+
+/// Dropped right after it: raises what has been kept since.
+struct AfterRest(AtomicU64);
+
+impl Drop for AfterRest {
+    #[inline]
+    fn drop(&mut self) {
+        let mark = Mark::from_bits(*self.0.get_mut());
+        if !mark.is_settled()
+            && let Some(chain) = mark.settle()
+        {
+            pay::Raised::new(chain, mark).raise_or_keep();
+        }
+    }
 }
 
 impl<R> AsyncAttempt<R> {
@@ -237,7 +266,11 @@ fn cancelled<R>(place: &'static str, cleanup: impl FnOnce(&mut Ending<'_, R>) ->
     let mark = Mark::here();
     let mut ending = Ending::<R>::known_only(How::Cancelled);
     pay_inline(place, |end| cleanup(end).map_or(Ok(()), Err), &mut ending);
-    let Err(wrong) = ending.conclude() else { return };
-    wrong.errors.iter().for_each(CleanupError::report);
-    pay::Raised::new(wrong.chain, mark).raise_or_keep();
+    let Err(Wrong { result, mut chain, errors }) = ending.conclude() else { return };
+    errors.iter().for_each(CleanupError::report);
+    // A cleanup may have put a result there. Not while unwinding: its destructor may panic.
+    if let Some(newer) = raised_by(|| drop(result)) {
+        chain.append(newer);
+    }
+    pay::Raised::new(chain, mark).raise_or_keep();
 }

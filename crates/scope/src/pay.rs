@@ -159,6 +159,10 @@ impl Raised {
         Raised { chain, mark }
     }
 
+    pub(crate) fn is_any(&self) -> bool {
+        !self.chain.is_empty()
+    }
+
     /// Raises the newest, if there is any.
     pub(crate) fn raise_if_any(self) {
         if !self.chain.is_empty() {

@@ -134,14 +134,20 @@ impl<'a> Pile<'a> {
     /// As dropping it.
     pub fn run_now(mut self) -> Result<(), crate::CleanupErrors> {
         let mut errors = Vec::new();
-        pay::pile(&mut self.owed, How::Dropped, &mut errors).raise_if_any();
+        let raised = pay::pile(&mut self.owed, How::Dropped, &mut errors);
+        if raised.is_any() {
+            errors.iter().for_each(CleanupError::report);
+        }
+        raised.raise_if_any();
         crate::CleanupErrors::new(errors).map_or(Ok(()), Err)
     }
 
     /// Makes sure that nothing of it runs. The closures are dropped.
     pub fn disarm(mut self) {
-        while let Some(mut top) = self.owed.pop() {
-            top.registration.finish(crate::record::Finished::Disarmed);
+        let raised =
+            self.owed.drop_all(|registration| registration.finish(crate::record::Finished::Disarmed));
+        if let Some(raised) = raised {
+            raised.raise_if_any();
         }
     }
 

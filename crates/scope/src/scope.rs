@@ -1,5 +1,6 @@
 //! The scope as a plain function: a stack of cleanups that may look at the ending.
 
+use std::cell::Cell;
 use std::panic::Location;
 
 use crate::boundary::attempt_into;
@@ -84,12 +85,14 @@ pub fn try_scope<'env, T, E: From<CleanupErrors>>(
 pub struct Scope<'env, R> {
     owed: Stack<'env, Ending<'env, R>>,
     live: Live,
+    /// Unlike its address, no other scope's of this thread.
+    serial: u64,
 }
 
 /// A cleanup on a [`Scope`], to [disarm](Scope::disarm) it or to [run it now](Scope::run_now).
 #[derive(Clone, Copy, Debug)]
 pub struct Deferred {
-    scope: usize,
+    scope: u64,
     id: u32,
 }
 
@@ -206,7 +209,7 @@ impl<'env, R> Scope<'env, R> {
     }
 
     fn take(&self, deferred: Deferred) -> Option<crate::stack::Top> {
-        if deferred.scope != std::ptr::from_ref(self).addr() {
+        if deferred.scope != self.serial {
             return None;
         }
         let top = self.owed.take(deferred.id)?;
@@ -221,7 +224,7 @@ impl<'env, R> Scope<'env, R> {
     ) -> Deferred {
         let (id, _) = self.owed.push(cleanup, place, Registration::new("scope", place));
         self.live.owes(id, place);
-        Deferred { scope: std::ptr::from_ref(self).addr(), id }
+        Deferred { scope: self.serial, id }
     }
 }
 
@@ -250,6 +253,14 @@ impl<'env, T, E> Scope<'env, Result<T, E>> {
     }
 }
 
+/// A scope does not leave its thread, so the thread may count.
+#[inline]
+fn next_serial() -> u64 {
+    thread_local!(static LAST: Cell<u64> = const { Cell::new(0) });
+    LAST.set(LAST.get() + 1);
+    LAST.get()
+}
+
 fn succeeded<T, E>(end: &Ending<'_, Result<T, E>>) -> bool {
     matches!(end.result(), Some(Ok(_))) && end.how() == How::Returned
 }
@@ -261,7 +272,7 @@ where
 {
     let live = Live::enter(std::any::type_name::<F>(), Location::caller());
     let mark = Mark::here();
-    let mut scope = Scope { owed: Stack::new(), live };
+    let mut scope = Scope { owed: Stack::new(), live, serial: next_serial() };
     let mut ending = Ending::without_result(failed);
     if holds {
         ending.set_holds(false);

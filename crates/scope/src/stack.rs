@@ -12,7 +12,10 @@ use std::mem::{MaybeUninit, align_of, size_of};
 use std::panic::Location;
 use std::ptr::NonNull;
 
+use crate::boundary::raised_by;
+use crate::chain::{Chain, Mark};
 use crate::cleanup::BoxError;
+use crate::pay::Raised;
 use crate::record::Registration;
 
 /// The words before the first allocation: four cleanups with two captured words each.
@@ -305,9 +308,25 @@ impl<'a, Cx> Stack<'a, Cx> {
 
 impl<Cx> Drop for Stack<'_, Cx> {
     fn drop(&mut self) {
-        while let Some(top) = self.pop() {
-            drop(top);
+        if let Some(raised) = self.drop_all(|_| ()) {
+            raised.raise_or_keep();
         }
+    }
+}
+
+impl<Cx> Stack<'_, Cx> {
+    /// Drops every closure and runs none; what they hold may panic then, and keeps none of the others
+    /// from being dropped. Returns what was raised.
+    pub(crate) fn drop_all(&mut self, mut note: impl FnMut(&mut Registration)) -> Option<Raised> {
+        let mark = Mark::here();
+        let mut all: Option<Chain> = None;
+        while let Some(mut top) = self.pop() {
+            note(&mut top.registration);
+            if let Some(newer) = raised_by(|| drop(top)) {
+                all.get_or_insert_default().append(newer);
+            }
+        }
+        all.map(|chain| Raised::new(chain, mark))
     }
 }
 

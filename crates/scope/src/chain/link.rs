@@ -20,7 +20,6 @@ pub struct Link {
 pub(super) struct Note {
     address: usize,
     text: Cow<'static, str>,
-    earlier: Vec<Note>,
 }
 
 impl Link {
@@ -71,38 +70,25 @@ impl Link {
     }
 
     pub(super) fn note_into(self, notes: &mut Vec<Note>) -> Payload {
-        let (address, text) = (self.address(), text(&*self.payload));
-        notes.push(Note { address, text, earlier: self.recovered });
+        let (address, known) = (self.address(), self.has_address());
+        notes.extend(self.recovered);
+        // Recovered and raised again, once or many times over, it is one note.
+        if !(known && notes.last().is_some_and(|last| last.address == address)) {
+            notes.push(Note { address, text: text(&*self.payload) });
+        }
         self.payload
     }
 
     /// `panic: text`, after a line for each panic that was recovered before this one was raised.
     pub(super) fn lines(&self) -> Vec<String> {
-        let mut before = Vec::new();
-        let mut notes = &*self.recovered;
-        // Recovered and raised again, once or many times over, it is one line.
-        let mut again = false;
-        while let Some((last, older)) = notes.split_last()
-            && self.has_address()
-            && last.address == self.address()
-        {
-            again = true;
-            before.push(older);
-            notes = &last.earlier;
-        }
-        before.push(notes);
-        let mut lines = Vec::new();
-        before.iter().rev().flat_map(|notes| notes.iter()).for_each(|note| note.lines(&mut lines));
+        let again =
+            self.has_address() && self.recovered.last().is_some_and(|last| last.address == self.address());
+        let before = &self.recovered[..self.recovered.len() - usize::from(again)];
+        let mut lines: Vec<_> =
+            before.iter().map(|note| format!("panic: {} [recovered]", indented(&note.text))).collect();
         let text = indented(&text(&*self.payload));
         lines.push(format!("panic: {text}{}", if again { " [recovered, repanicked]" } else { "" }));
         lines
-    }
-}
-
-impl Note {
-    fn lines(&self, lines: &mut Vec<String>) {
-        self.earlier.iter().for_each(|note| note.lines(lines));
-        lines.push(format!("panic: {} [recovered]", indented(&self.text)));
     }
 }
 

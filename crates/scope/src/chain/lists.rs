@@ -16,12 +16,36 @@ pub(crate) struct Mark(u64);
 impl Mark {
     #[inline(always)]
     pub(crate) fn here() -> Mark {
+        let mark = LENGTHS.get();
+        if mark.0 == 0 { mark } else { Mark::after_purge() }
+    }
+
+    /// On a thread that does not unwind, what is in the lists was left there by a foreign
+    /// `catch_unwind`, and no boundary will come for it: it is reported. But for panics of guards that
+    /// wait for the boundary of their own function, which is being left.
+    #[cold]
+    fn after_purge() -> Mark {
+        if !std::thread::panicking() && !has_late() {
+            let none = Mark(0);
+            report_orphans(take_overtaking(none).into_iter().map(|kept| kept.payload));
+            for filed in Filing::since(none).0 {
+                report_orphans(filed.older.into_iter().map(Link::into_payload));
+            }
+        }
         LENGTHS.get()
     }
 
     fn new(overtaking: usize, history: usize) -> Mark {
         let length = |length: usize| u64::from(u32::try_from(length).unwrap_or(u32::MAX));
         Mark(length(overtaking) << 32 | length(history))
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Mark {
+        Mark(bits)
     }
 
     fn overtaking(self) -> usize {
@@ -122,7 +146,7 @@ pub(super) fn file(newest: Link, older: Vec<Link>) -> Payload {
 
 #[cold]
 fn report_orphans(orphans: impl IntoIterator<Item = Payload>) {
-    for orphan in orphans {
+    for orphan in orphans.into_iter().filter(|orphan| !super::is_exit(&**orphan)) {
         report::panicked("a cleanup on an unwinding thread", &*orphan);
     }
 }
@@ -163,6 +187,9 @@ impl Lists {
 impl Drop for Lists {
     fn drop(&mut self) {
         report_orphans(std::mem::take(self.overtaking.get_mut()).into_iter().map(|kept| kept.payload));
+        for filed in std::mem::take(self.history.get_mut()) {
+            report_orphans(filed.older.into_iter().map(Link::into_payload));
+        }
     }
 }
 
@@ -202,6 +229,10 @@ impl Filing {
             None => links.push(Link::new(payload)),
         }
     }
+}
+
+fn has_late() -> bool {
+    LISTS.try_with(|lists| lists.overtaking.borrow().iter().any(|kept| kept.late)).unwrap_or(false)
 }
 
 fn take_overtaking(mark: Mark) -> Vec<Kept> {
