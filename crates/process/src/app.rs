@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use epilogue_scope::Caught;
 use epilogue_scope::record::{Context, Finished, Registration, in_context};
-use epilogue_task::{TaskPanic, isolated};
+use epilogue_task::{Debts, TaskPanic, isolated_with};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
@@ -107,9 +107,10 @@ impl App {
     #[track_caller]
     pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
         let name = name.into();
-        let handle = tokio::spawn(isolated(Context::of_task(name.as_str()), task));
+        let debts = Debts::new();
+        let handle = tokio::spawn(isolated_with(Context::of_task(name.as_str()), debts.clone(), task));
         let abort = handle.abort_handle();
-        self.push_task(name, StepKind::Task, Location::caller(), handle, move || abort.abort());
+        self.push_task(name, StepKind::Task, Location::caller(), (handle, debts), move || abort.abort());
     }
 
     /// Spawns a task that ends by itself when told: at its place in the stack the token fires, and
@@ -125,8 +126,9 @@ impl App {
     {
         let (tell, token) = StopToken::new();
         let name = name.into();
-        let handle = tokio::spawn(isolated(Context::of_task(name.as_str()), task(token)));
-        self.push_task(name, StepKind::Task, Location::caller(), handle, move || {
+        let debts = Debts::new();
+        let handle = tokio::spawn(isolated_with(Context::of_task(name.as_str()), debts.clone(), task(token)));
+        self.push_task(name, StepKind::Task, Location::caller(), (handle, debts), move || {
             tell.send_replace(true);
         });
     }
@@ -146,7 +148,7 @@ impl App {
         let handle = tokio::task::spawn_blocking(move || {
             in_context(&context, || epilogue_scope::catch(|| work(token)))
         });
-        self.push_task(name, StepKind::Thread, Location::caller(), handle, move || {
+        self.push_task(name, StepKind::Thread, Location::caller(), (handle, Debts::new()), move || {
             tell.send_replace(true);
         });
     }
@@ -205,7 +207,7 @@ impl App {
         name: String,
         kind: StepKind,
         place: &'static Location<'static>,
-        handle: JoinHandle<Result<(), Caught>>,
+        (handle, debts): (JoinHandle<Result<(), Caught>>, Debts),
         tell: impl FnOnce() + Send + 'static,
     ) {
         let id = self.inner.stack.next_id();
@@ -221,7 +223,7 @@ impl App {
             }
         });
         self.push_step(id, name.clone(), kind, place, stop);
-        tokio::spawn(watch_task(Arc::downgrade(&self.inner), id, name, handle, ended));
+        tokio::spawn(watch_task(Arc::downgrade(&self.inner), id, name, (handle, debts), ended));
     }
 }
 
@@ -231,10 +233,12 @@ async fn watch_task(
     inner: Weak<Inner>,
     id: u64,
     name: String,
-    handle: JoinHandle<Result<(), Caught>>,
+    (handle, debts): (JoinHandle<Result<(), Caught>>, Debts),
     ended: oneshot::Sender<Option<String>>,
 ) {
     let message = panic_message(handle.await);
+    // What it owed when it was cancelled may need what is older on the stack.
+    debts.paid().await;
     let Some(inner) = inner.upgrade() else { return };
     match &message {
         None => {

@@ -1,11 +1,14 @@
 //! Futures at a boundary: their panics are caught with the whole chain.
 
 use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{self, Poll};
 
 use epilogue_scope::record::{Context, in_context};
 use epilogue_scope::{Caught, catch};
+use pin_project_lite::pin_project;
+
+use crate::debts::Debts;
 
 /// Polls a future in another context: what it enters is listed under that task and trace.
 ///
@@ -40,18 +43,60 @@ pub async fn with_context<T>(context: Context, future: impl Future<Output = T>) 
 /// # Cancel safety
 ///
 /// Dropping it drops the future, outside of the boundary.
-pub async fn isolated<T>(context: Context, future: impl Future<Output = T>) -> Result<T, Caught> {
-    let mut future = pin!(Some(future));
-    let polled = std::future::poll_fn(|cx| {
-        let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Pending };
-        match in_context(&context, || catch(|| running.poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(caught) => Poll::Ready(Err(caught)),
+pub fn isolated<T>(
+    context: Context,
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, Caught>> {
+    isolated_with(context, Debts::new(), future)
+}
+
+/// [`isolated`], and what the future owes on the [`lane`](crate::lane) when it is dropped counts as these
+/// debts, to be awaited.
+pub fn isolated_with<T>(
+    context: Context,
+    debts: Debts,
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, Caught>> {
+    Isolated { context, debts, future: Some(future) }
+}
+
+pin_project! {
+    struct Isolated<F> {
+        context: Context,
+        debts: Debts,
+        #[pin]
+        future: Option<F>,
+    }
+
+    impl<F> PinnedDrop for Isolated<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            this.debts.while_of(|| this.future.set(None));
         }
-    })
-    .await;
-    match catch(|| future.set(None)) {
-        Ok(()) => polled,
-        Err(caught) => polled.and(Err(caught)),
+    }
+}
+
+impl<F: Future> Future for Isolated<F> {
+    type Output = Result<F::Output, Caught>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(running) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
+        let (context, debts) = (&*this.context, &*this.debts);
+        let within = |body: &mut dyn FnMut()| debts.while_of(|| in_context(context, body));
+        let mut polled = None;
+        let mut poll = Some(|| catch(|| running.poll(cx)));
+        within(&mut || polled = poll.take().map(|poll| poll()));
+        let ended = match polled {
+            None | Some(Ok(Poll::Pending)) => return Poll::Pending,
+            Some(Ok(Poll::Ready(result))) => Ok(result),
+            Some(Err(caught)) => Err(caught),
+        };
+        let mut dropped = Ok(());
+        within(&mut || dropped = catch(|| this.future.set(None)));
+        Poll::Ready(match dropped {
+            Ok(()) => ended,
+            Err(caught) => ended.and(Err(caught)),
+        })
     }
 }

@@ -88,8 +88,21 @@ pub fn waited_for_elsewhere(elsewhere: bool) {
     state::LANE.set_waited_for(elsewhere);
 }
 
+/// Pays what is left on threads of the lane's own as well, because the runtime that has it may never go
+/// on: somebody is inside `exit` on a thread of it. Where it does go on, each cleanup is still run once.
+#[doc(hidden)]
+pub fn rescue() {
+    state::LANE.release_all();
+    for shared in state::LANE.all() {
+        let how = shared.how();
+        state::LANE.begin();
+        thread::send(Job::new(shared, how));
+    }
+}
+
 /// Takes over what a scope owed whose future is gone.
 pub(crate) fn hand_over(shared: Arc<Shared>, how: How) {
+    crate::os::arm_in_this_process();
     state::LANE.begin();
     place(Job::new(shared, how));
 }

@@ -22,6 +22,7 @@
 //! there are guards.
 
 mod boundary;
+mod debts;
 mod entry;
 pub mod lane;
 mod lock;
@@ -33,7 +34,8 @@ mod stack;
 mod sync;
 mod task;
 
-pub use boundary::{isolated, with_context};
+pub use boundary::{isolated, isolated_with, with_context};
+pub use debts::Debts;
 pub use policy::{StopTheProgram, TaskPanic, on_task_panic};
 pub use scope::{AsyncScope, ScopeHandle, async_scope, try_async_scope};
 pub use stack::{AsyncDeferred, ScopeClosed};

@@ -13,6 +13,11 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
     unsafe { libc::atexit(handler) == 0 }
 }
 
+/// A forked child inherits the handler: it is for the child too, once that has something on its lane.
+pub(crate) fn arm_in_this_process() {
+    ARMED_IN.store(std::process::id(), Ordering::Relaxed);
+}
+
 /// Whether this is the process that registered the handler, and not its forked child.
 pub(crate) fn is_armed_process() -> bool {
     ARMED_IN.load(Ordering::Relaxed) == std::process::id()

@@ -125,8 +125,17 @@ impl<'a, O: Outcomes> Pay<'a, O> {
             // future that is polled by hand pays its cleanups without their limits.
             return Poll::Pending;
         }
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(sleep.as_mut().poll(cx));
+        let sleep = &mut self.sleep;
+        let over =
+            catch(|| sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx));
+        match over {
+            Ok(over) => ready!(over),
+            Err(_) => {
+                // A runtime without time, or one that is gone: the cleanup goes on without its limit.
+                entry.as_mut().about().kind.limit = None;
+                return Poll::Pending;
+            }
+        }
         self.failed(entry, Box::new(Overran { limit }), Finished::Abandoned);
         self.clear(entry);
         Poll::Ready(())

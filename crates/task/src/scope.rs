@@ -300,7 +300,7 @@ impl ScopeHandle {
     ///
     /// # Errors
     ///
-    /// [`ScopeClosed`]: the task was not spawned.
+    /// [`ScopeClosed`]: the task was not spawned, or, where the scope closed that very moment, is aborted.
     ///
     /// # Panics
     ///
@@ -312,6 +312,9 @@ impl ScopeHandle {
         task: impl Future<Output = T> + Send + 'static,
     ) -> Result<Task<T>, ScopeClosed> {
         let place = Location::caller();
+        if self.0.is_closed() {
+            return Err(ScopeClosed::new());
+        }
         let (task, owed) = task::spawn(name, TaskPanic::Isolate, task);
         let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
         match self.0.push(owed, kind, place) {

@@ -1,9 +1,11 @@
 //! The stack of what an async scope owes. Shared: by the scope, by handles, and by the lane once
 //! the scope is gone.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use epilogue_scope::__private::{AsyncAttempt, Place};
 use epilogue_scope::record::{Finished, Live, Registration};
@@ -34,7 +36,6 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Owed {
     entries: Entries,
-    next: u32,
     /// Fixed when the body ends: a scope that is cancelled while it pays did not end so.
     how: Option<How>,
     closed: bool,
@@ -49,6 +50,25 @@ pub struct AsyncDeferred(u32);
 #[error("the scope is closed: it has paid everything, and a further cleanup would never run")]
 #[non_exhaustive]
 pub struct ScopeClosed {}
+
+impl ScopeClosed {
+    pub(crate) fn new() -> ScopeClosed {
+        ScopeClosed {}
+    }
+}
+
+/// Of no other cleanup of this process that is pending: it may be moved from scope to scope. Counted by
+/// each thread in a block of its own, so that registering shares nothing.
+#[inline]
+fn next_id() -> u32 {
+    const BLOCK: u32 = 1 << 12;
+    static BLOCKS: AtomicU32 = AtomicU32::new(0);
+    thread_local!(static NEXT: Cell<u32> = const { Cell::new(0) });
+    let next = NEXT.get();
+    let id = if next.is_multiple_of(BLOCK) { BLOCKS.fetch_add(BLOCK, Ordering::Relaxed) } else { next };
+    NEXT.set(id.wrapping_add(1));
+    id
+}
 
 impl AsyncStack {
     /// A stack that owes nothing.
@@ -174,9 +194,9 @@ impl Shared {
         Fut: Future<Output: CleanupResult> + Send + 'static,
     {
         let registration = Registration::new("async scope", place);
-        let entry = lazy(About { registration, place, kind, id: 0 }, cleanup);
+        let entry = lazy(About { registration, place, kind, id: next_id() }, cleanup);
         // A cleanup that is refused is dropped here, on record as one that shall not run.
-        self.adopt(entry).map_err(|(mut entry, closed)| {
+        self.put(entry).map_err(|(mut entry, closed)| {
             entry.as_mut().about().registration.finish(Finished::Disarmed);
             closed
         })
@@ -234,19 +254,21 @@ impl Shared {
         Some(entry)
     }
 
-    /// Takes over a cleanup, on top.
+    /// Whether nothing can be registered any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Puts a cleanup on top.
     #[inline]
-    pub(crate) fn adopt(&self, mut entry: Entry) -> Result<AsyncDeferred, (Entry, ScopeClosed)> {
+    fn put(&self, mut entry: Entry) -> Result<AsyncDeferred, (Entry, ScopeClosed)> {
+        let about = entry.as_mut().about();
+        let (id, place) = (about.id, about.place);
         let mut owed = self.lock();
         if owed.closed {
             drop(owed);
             return Err((entry, ScopeClosed {}));
         }
-        let id = owed.next;
-        owed.next = id.wrapping_add(1);
-        let about = entry.as_mut().about();
-        about.id = id;
-        let place = about.place;
         owed.entries.push(entry);
         drop(owed);
         self.live.owes(id, place);
@@ -259,25 +281,60 @@ impl Shared {
         true
     }
 
-    /// Moves everything pending on top of what another stack owes.
+    /// Moves everything pending on top of what another stack owes, or nothing.
     pub(crate) fn move_to(&self, other: &Shared) -> Result<(), ScopeClosed> {
         if std::ptr::eq(self, other) {
             return Ok(());
         }
-        if other.lock().closed {
-            return Err(ScopeClosed {});
-        }
-        let entries = std::mem::take(&mut self.lock().entries);
-        self.live.paid_all();
-        let mut refused = Ok(());
-        for entry in entries {
-            // The other may close in the middle of it: the rest stays here.
-            if let Err((entry, closed)) = other.adopt(entry) {
-                self.put_back(entry);
-                refused = Err(closed);
+        let mut moved = Vec::new();
+        self.with_both(other, |from, to| {
+            if to.closed {
+                return Err(ScopeClosed {});
             }
+            for mut entry in from.entries.drain(..) {
+                let about = entry.as_mut().about();
+                moved.push((about.id, about.place));
+                to.entries.push(entry);
+            }
+            Ok(())
+        })?;
+        self.live.paid_all();
+        moved.into_iter().for_each(|(id, place)| other.live.owes(id, place));
+        Ok(())
+    }
+
+    /// Moves one of them on top of what another stack owes, or leaves it where it is.
+    pub(crate) fn move_one_to(&self, deferred: AsyncDeferred, other: &Shared) -> Result<(), ScopeClosed> {
+        if std::ptr::eq(self, other) {
+            return Ok(());
         }
-        refused
+        let place = self.with_both(other, |from, to| {
+            let at = from.entries.iter_mut().rposition(|entry| entry.as_mut().about().id == deferred.0);
+            let (false, Some(at)) = (to.closed, at) else { return Err(ScopeClosed {}) };
+            let mut entry = from.entries.remove(at);
+            let place = entry.as_mut().about().place;
+            to.entries.push(entry);
+            Ok(place)
+        })?;
+        self.live.paid(deferred.0);
+        other.live.owes(deferred.0, place);
+        Ok(())
+    }
+
+    /// Holds both at once, always in the same order.
+    fn with_both<T>(&self, other: &Shared, body: impl FnOnce(&mut Owed, &mut Owed) -> T) -> T {
+        if std::ptr::from_ref(self).addr() < std::ptr::from_ref(other).addr() {
+            let (mut mine, mut theirs) = (self.lock(), other.lock());
+            body(&mut mine, &mut theirs)
+        } else {
+            let (mut theirs, mut mine) = (other.lock(), self.lock());
+            body(&mut mine, &mut theirs)
+        }
+    }
+
+    /// How the body ended, for whoever pays.
+    pub(crate) fn how(&self) -> How {
+        self.lock().how.unwrap_or(How::Cancelled)
     }
 
     fn tasks(&self) -> Vec<AbortHandle> {

@@ -10,7 +10,8 @@ use epilogue_scope::{Caught, How, report};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::boundary::isolated;
+use crate::boundary::isolated_with;
+use crate::debts::Debts;
 use crate::policy::{TaskPanic, stop_the_program};
 use crate::scope::ScopeHandle;
 use crate::stack::{AsyncDeferred, ScopeClosed, Shared};
@@ -21,6 +22,7 @@ use crate::stack::{AsyncDeferred, ScopeClosed, Shared};
 pub struct Task<T> {
     result: oneshot::Receiver<Result<T, TaskError>>,
     abort: AbortHandle,
+    what: String,
     owed_by: Option<(Weak<Shared>, AsyncDeferred)>,
 }
 
@@ -57,21 +59,14 @@ impl<T> Task<T> {
     ///
     /// # Errors
     ///
-    /// [`ScopeClosed`], when the other has paid everything: the task stays where it is.
+    /// [`ScopeClosed`], when the other has paid everything, or the task is not on its scope any more: it
+    /// has come to its place among the cleanups, or was moved with the rest of them. It stays where it is.
     pub fn hand_over(&mut self, to: &ScopeHandle) -> Result<(), ScopeClosed> {
-        let Some((from, deferred)) = &self.owed_by else { return Ok(()) };
-        let Some(from) = from.upgrade() else { return Ok(()) };
-        let Some(entry) = from.take(*deferred) else { return Ok(()) };
-        match to.0.adopt(entry) {
-            Ok(deferred) => {
-                self.owed_by = Some((Arc::downgrade(&to.0), deferred));
-                Ok(())
-            }
-            Err((entry, closed)) => {
-                from.put_back(entry);
-                Err(closed)
-            }
-        }
+        let owner = self.owed_by.as_ref().and_then(|(from, deferred)| Some((from.upgrade()?, *deferred)));
+        let Some((from, deferred)) = owner else { return Err(ScopeClosed {}) };
+        from.move_one_to(deferred, &to.0)?;
+        self.owed_by = Some((Arc::downgrade(&to.0), deferred));
+        Ok(())
     }
 
     pub(crate) fn abort_handle(&self) -> AbortHandle {
@@ -81,6 +76,15 @@ impl<T> Task<T> {
     pub(crate) fn owed_by(mut self, scope: Weak<Shared>, deferred: AsyncDeferred) -> Task<T> {
         self.owed_by = Some((scope, deferred));
         self
+    }
+}
+
+/// A panic that nobody has been told of is reported.
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        if let Ok(Err(TaskError::Panicked { message })) = self.result.try_recv() {
+            report::panicked(&self.what, &message as &(dyn std::any::Any + Send));
+        }
     }
 }
 
@@ -97,17 +101,20 @@ pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     policy: TaskPanic,
     task: impl Future<Output = T> + Send + 'static,
-) -> (Task<T>, impl FnOnce(How) -> Ended + Send + 'static) {
+) -> (Task<T>, impl FnOnce(How) -> Ending + Send + 'static) {
     let (tell, result) = oneshot::channel();
     let context = RecordContext::of_task(name);
+    let what = format!("the task {name}");
     let name: Arc<str> = name.into();
+    let debts = Debts::new();
+    let owed = debts.clone();
     let running = tokio::spawn(async move {
-        let outcome = isolated(context, task).await;
+        let outcome = isolated_with(context, owed, task).await;
         conclude(&name, policy, outcome, tell);
     });
     let abort = running.abort_handle();
-    let task = Task { result, abort, owed_by: None };
-    (task, move |how| Ended::of(running, how))
+    let task = Task { result, abort, what, owed_by: None };
+    (task, move |how| ended(running, debts, how))
 }
 
 fn conclude<T>(
@@ -132,22 +139,16 @@ fn conclude<T>(
     }
 }
 
-/// Sees a task ended: awaits it, and cancels it first unless its scope's body returned.
-pub(crate) struct Ended(JoinHandle<()>);
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Ended {
-    fn of(running: JoinHandle<()>, how: How) -> Ended {
-        if how != How::Returned {
-            running.abort();
-        }
-        Ended(running)
+/// Sees a task ended, with all it owed: awaits it, and cancels it first unless its scope's body returned.
+fn ended(running: JoinHandle<()>, debts: Debts, how: How) -> Ending {
+    if how != How::Returned {
+        running.abort();
     }
-}
-
-impl Future for Ended {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(cx).map(drop)
-    }
+    Box::pin(async move {
+        // What came of it was told to its `Task`.
+        let _ = running.await;
+        debts.paid().await;
+    })
 }

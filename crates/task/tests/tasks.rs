@@ -152,3 +152,88 @@ async fn a_scope_that_is_dropped_while_it_awaits_its_tasks_cancels_them() {
     told.await.unwrap();
     epilogue_task::lane::drained().await;
 }
+
+#[tokio::test]
+async fn what_a_cancelled_task_owes_is_paid_before_what_is_older_than_the_task() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (outer, inner) = (log.clone(), log.clone());
+    let (ready, is_ready) = oneshot::channel();
+    let joined = tokio::spawn(async_scope(async move |s| {
+        s.defer(async move |_| outer.lock().unwrap().push("the database closes"));
+        drop(s.spawn(
+            "worker",
+            async_scope(async move |own| {
+                own.defer(async move |_| {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    inner.lock().unwrap().push("the worker rolls back");
+                });
+                ready.send(()).unwrap();
+                std::future::pending::<()>().await;
+            }),
+        ));
+        is_ready.await.unwrap();
+        raise::<()>("the body");
+    }))
+    .await;
+    assert!(joined.is_err());
+    assert_eq!(*log.lock().unwrap(), ["the worker rolls back", "the database closes"]);
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_handed_over_stays_where_it_is() {
+    let closed = async_scope(async |s| s.handle()).await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    // The scope awaits the worker after the cleanup that stops it, as registered; not before.
+    let scope = async_scope(async move |s| {
+        let mut worker = s.spawn("worker", async move { stopped.await.unwrap() });
+        s.defer(async move |_| stop.send(()).unwrap());
+        worker.hand_over(&closed).unwrap_err();
+    });
+    tokio::time::timeout(std::time::Duration::from_secs(10), scope).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handle_to_a_cleanup_is_nothing_to_another_scope() {
+    async_scope(async |one| {
+        let ran = Arc::new(AtomicUsize::new(0));
+        let theirs = ran.clone();
+        let first = one.defer(async |_| ());
+        async_scope(async |other| {
+            other.defer(async move |_| {
+                theirs.fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(!other.disarm(first));
+        })
+        .await;
+        assert_eq!(ran.load(Ordering::Relaxed), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_panic_of_a_task_whose_handle_is_dropped_unread_is_reported() {
+    let before = report::count();
+    async_scope(async |s| {
+        let task = s.spawn("unread", async { raise::<()>("unread") });
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        drop(task);
+    })
+    .await;
+    assert!(report::count() > before);
+}
+
+#[test]
+fn a_limit_without_a_clock_does_not_lose_the_cleanup() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let done = Arc::new(AtomicUsize::new(0));
+    let theirs = done.clone();
+    runtime.block_on(async_scope(async move |s| {
+        s.defer_within(std::time::Duration::from_secs(1), async move |_| {
+            tokio::task::yield_now().await;
+            theirs.fetch_add(1, Ordering::Relaxed);
+        });
+    }));
+    assert_eq!(done.load(Ordering::Relaxed), 1);
+}

@@ -7,6 +7,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use super::state::LANE;
+use super::thread;
 
 /// A future that is dropped by a runtime going down in the background may come to the lane a moment
 /// after `main` has returned. So scopes that are alive still are given this long to come: no longer,
@@ -29,8 +30,14 @@ extern "C" fn at_exit() {
     }
     let Some(limit) = LANE.exit_limit() else { return };
     let _ = std::panic::catch_unwind(|| {
+        // A cleanup on the lane called `exit`: it never ends, and neither does its job, nor its thread.
+        let stuck = usize::from(thread::is_this());
+        if stuck > 0 {
+            thread::replace();
+            super::rescue();
+        }
         LANE.wait_for_late(LATE);
-        if !LANE.wait(limit) {
+        if !LANE.wait_but_for(stuck, limit) {
             let left = super::unfinished();
             let places: Vec<_> = left.iter().flat_map(|job| &job.left).cloned().collect();
             crate::os::say(&format!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use epilogue_scope::How;
 
 use super::{place, state};
+use crate::debts::{Debts, Owing};
 use crate::pay::{IntoReport, Pay};
 use crate::stack::Shared;
 
@@ -15,6 +16,7 @@ const MOST_DROPS: u8 = 8;
 pub(super) struct Job {
     shared: Option<Arc<Shared>>,
     how: How,
+    owing: Option<Owing>,
     /// How often a driver has dropped it.
     dropped: u8,
     id: u64,
@@ -23,7 +25,7 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn new(shared: Arc<Shared>, how: How) -> Job {
         let id = state::LANE.note(&shared);
-        Job { shared: Some(shared), how, dropped: 0, id }
+        Job { shared: Some(shared), how, owing: Debts::owing(), dropped: 0, id }
     }
 
     pub(super) fn was_dropped(&self) -> bool {
@@ -44,7 +46,8 @@ impl Drop for Job {
         match self.shared.take() {
             None => state::LANE.end(self.id),
             Some(shared) => {
-                let job = Job { shared: Some(shared), how: self.how, dropped: self.dropped + 1, id: self.id };
+                let (how, owing) = (self.how, self.owing.take());
+                let job = Job { shared: Some(shared), how, owing, dropped: self.dropped + 1, id: self.id };
                 if job.dropped > MOST_DROPS { job.give_up() } else { place(job) }
             }
         }

@@ -27,7 +27,7 @@ struct State {
     exit_limit: Duration,
     waited_for: bool,
     /// Made with the first waiter.
-    waiters: Option<watch::Sender<usize>>,
+    waiters: Option<Arc<watch::Sender<usize>>>,
 }
 
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
@@ -65,8 +65,7 @@ pub struct Unfinished {
 
 /// What the lane has not finished.
 pub fn unfinished() -> Vec<Unfinished> {
-    let jobs: Vec<_> = LANE.lock().named.iter().filter_map(|(_, job)| job.upgrade()).collect();
-    jobs.into_iter().map(|shared| Unfinished { left: shared.places() }).collect()
+    LANE.all().into_iter().map(|shared| Unfinished { left: shared.places() }).collect()
 }
 
 impl State {
@@ -81,19 +80,23 @@ impl State {
             waiters: None,
         }
     }
+}
 
-    fn tell(&self) {
-        if let Some(waiters) = &self.waiters {
-            waiters.send_replace(self.jobs);
-        }
+/// Tells whoever waits. Without the lock: a waker may run anything, and drop a scope in it.
+fn tell(waiters: Option<Arc<watch::Sender<usize>>>, jobs: usize) {
+    if let Some(waiters) = waiters {
+        waiters.send_replace(jobs);
     }
 }
 
 impl Lane {
     pub(super) fn begin(&self) {
-        let mut state = self.lock();
-        state.jobs += 1;
-        state.tell();
+        let (waiters, jobs) = {
+            let mut state = self.lock();
+            state.jobs += 1;
+            (state.waiters.clone(), state.jobs)
+        };
+        tell(waiters, jobs);
     }
 
     pub(super) fn note(&self, shared: &Arc<Shared>) -> u64 {
@@ -105,11 +108,13 @@ impl Lane {
     }
 
     pub(super) fn end(&self, id: u64) {
-        let mut state = self.lock();
-        state.jobs -= 1;
-        state.named.retain(|(named, _)| *named != id);
-        state.tell();
-        drop(state);
+        let (waiters, jobs) = {
+            let mut state = self.lock();
+            state.jobs -= 1;
+            state.named.retain(|(named, _)| *named != id);
+            (state.waiters.clone(), state.jobs)
+        };
+        tell(waiters, jobs);
         self.changed.notify_all();
     }
 
@@ -121,23 +126,40 @@ impl Lane {
         let mut jobs = {
             let mut state = self.lock();
             let now = state.jobs;
-            state.waiters.get_or_insert_with(|| watch::Sender::new(now)).subscribe()
+            state.waiters.get_or_insert_with(|| Arc::new(watch::Sender::new(now))).subscribe()
         };
         // The sender lives as long as the process.
         let _ = jobs.wait_for(|jobs| *jobs == 0).await;
     }
 
     pub(super) fn wait(&self, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
+        self.wait_but_for(0, limit)
+    }
+
+    /// Waits until no more than so many jobs are left, which never come to their end.
+    pub(super) fn wait_but_for(&self, stuck: usize, limit: Duration) -> bool {
+        // Further than a clock goes is for ever.
+        let until = Instant::now().checked_add(limit);
         let mut state = self.lock();
-        while state.jobs > 0 {
-            let left = until.saturating_duration_since(Instant::now());
+        while state.jobs > stuck {
+            let left = until.map_or(limit, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return false;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// What is not finished, to be paid by somebody else as well.
+    pub(super) fn all(&self) -> Vec<Arc<Shared>> {
+        self.lock().named.iter().filter_map(|(_, job)| job.upgrade()).collect()
+    }
+
+    /// Nobody but the lane's own thread gets a job from now on.
+    pub(super) fn release_all(&self) {
+        let released = std::mem::take(&mut self.lock().drivers);
+        drop(released);
     }
 
     /// Waits until no scope is alive, or the limit is over.
