@@ -39,6 +39,16 @@ const WAYS: &[Way] = &[
     ("thread-torn-down", thread_torn_down),
     ("after-main", after_main),
     ("cleanups-panic-under-run", cleanups_panic_under_run),
+    ("two-threads-exit", two_threads_exit),
+    ("exit-in-a-cleanup-of-an-exit", exit_in_a_cleanup_of_an_exit),
+    ("main-returns-while-a-thread-exits", main_returns_while_a_thread_exits),
+    ("process-exit-in-a-task-under-run", process_exit_in_a_task_under_run),
+    ("process-exit-on-the-lane", process_exit_on_the_lane),
+    ("run-dropped-in-its-stop", run_dropped_in_its_stop),
+    ("step-cannot-be-printed", step_cannot_be_printed),
+    ("payload-cannot-be-printed", payload_cannot_be_printed),
+    ("worker-rolls-back", worker_rolls_back),
+    ("impossible-grace", impossible_grace),
 ];
 
 fn main() -> ExitCode {
@@ -387,4 +397,166 @@ fn cleanups_panic_under_run() -> ExitCode {
         defer!(panic!("second"));
         panic!("first")
     }))
+}
+
+fn two_threads_exit() -> ExitCode {
+    let (first, second) = std::sync::mpsc::channel();
+    let slow = std::thread::spawn(move || {
+        defer!({
+            let _ = first.send(());
+            std::thread::sleep(Duration::from_millis(200));
+            say("the first one's cleanup");
+        });
+        exit(3)
+    });
+    let _ = second.recv();
+    let other = std::thread::spawn(|| {
+        defer!(say("the other one's"));
+        exit(4)
+    });
+    let _ = (other.join(), slow.join());
+    loop {
+        std::thread::park();
+    }
+}
+
+fn exit_in_a_cleanup_of_an_exit() -> ExitCode {
+    defer!({
+        std::thread::sleep(Duration::from_millis(100));
+        say("outermost");
+    });
+    scope(|s| {
+        s.defer(|| exit(4));
+        exit(3)
+    })
+}
+
+fn main_returns_while_a_thread_exits() -> ExitCode {
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        defer!({
+            let _ = begun.send(());
+            std::thread::sleep(Duration::from_millis(200));
+            say("its cleanup");
+        });
+        exit(3)
+    });
+    let _ = has_begun.recv();
+    ExitCode::SUCCESS
+}
+
+fn process_exit_in_a_task_under_run() -> ExitCode {
+    workers().block_on(run(async |app: &App| {
+        app.defer("part", async || {
+            say("part");
+            Ok(())
+        });
+        tokio::spawn(async {
+            once(Box::pin(owing())).await;
+            std::process::exit(3)
+        });
+        app.stopping().await;
+        Ok(())
+    }))
+}
+
+fn process_exit_on_the_lane() -> ExitCode {
+    current_thread().block_on(async {
+        once(Box::pin(owing())).await;
+        once(Box::pin(async_scope(async |s| {
+            s.defer(async |_| std::process::exit(3));
+            pending().await
+        })))
+        .await;
+        pending::<()>().await;
+    });
+    ExitCode::SUCCESS
+}
+
+fn run_dropped_in_its_stop() -> ExitCode {
+    let runtime = workers();
+    runtime.block_on(async {
+        let stops = run(async |app: &App| {
+            app.defer("database", async || {
+                say("database");
+                Ok(())
+            });
+            app.defer("slow", async || pending().await);
+            Ok(())
+        });
+        let _ = tokio::time::timeout(Duration::from_millis(200), stops).await;
+    });
+    ExitCode::SUCCESS
+}
+
+/// An error that will not be printed.
+#[derive(Debug)]
+struct Sulks;
+
+impl std::fmt::Display for Sulks {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::panic::resume_unwind(Box::new("sulks"))
+    }
+}
+
+impl std::error::Error for Sulks {}
+
+fn step_cannot_be_printed() -> ExitCode {
+    workers().block_on(run(async |app: &App| {
+        app.defer("database", async || {
+            say("database");
+            Ok(())
+        });
+        app.defer("sulks", async || Err(Sulks.into()));
+        Ok(())
+    }))
+}
+
+fn payload_cannot_be_printed() -> ExitCode {
+    workers().block_on(run(async |app: &App| {
+        app.defer("database", async || {
+            say("database");
+            Ok(())
+        });
+        let error: Box<dyn std::error::Error + Send + Sync> = Box::new(Sulks);
+        std::panic::panic_any(error)
+    }))
+}
+
+fn worker_rolls_back() -> ExitCode {
+    workers().block_on(run(async |app: &App| {
+        app.defer("pool", async || {
+            say("the pool closes");
+            Ok(())
+        });
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        app.spawn(
+            "worker",
+            async_scope(async move |s| {
+                s.defer(async |_| {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    say("the worker rolls back");
+                });
+                let _ = begun.send(());
+                pending::<()>().await;
+            }),
+        );
+        let _ = has_begun.await;
+        Ok(())
+    }))
+}
+
+fn impossible_grace() -> ExitCode {
+    let options = epilogue_process::Options::default().grace(Duration::MAX);
+    workers().block_on(async {
+        let (code, _) = epilogue_process::run_with(options, async |app: &App| {
+            app.defer("part", async || {
+                say("part");
+                Ok(())
+            });
+            Ok(())
+        })
+        .await;
+        code
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) code: AtomicU8,
     /// Set by whoever drives the stop: `run`, or the exit hook where `run` cannot.
     pub(crate) driven: AtomicBool,
+    /// The thread that polls `run`, where only that one can; else 0.
+    pub(crate) run_thread: AtomicUsize,
     /// It was said that the stop has begun.
     pub(crate) announced: AtomicBool,
     /// The stop is over: what `main` still does is its own affair.
@@ -53,6 +55,7 @@ impl App {
                 stack: Stack::default(),
                 code: AtomicU8::new(0),
                 driven: AtomicBool::new(false),
+                run_thread: AtomicUsize::new(0),
                 announced: AtomicBool::new(false),
                 over: AtomicBool::new(false),
                 current: Mutex::default(),

@@ -23,10 +23,13 @@ pub struct Grace {
     pub from: &'static str,
 }
 
+/// Ten years: any clock can be told to wait for so long.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 impl Grace {
     /// A grace that the program states itself.
     pub fn stated(time: Duration) -> Grace {
-        Grace { time, from: "set by the program" }
+        Grace { time: time.min(LONGEST), from: "set by the program" }
     }
 
     /// Looks where the grace can be known: [`GRACE_ENV`], then what kind of platform this is.
@@ -39,7 +42,7 @@ impl Grace {
     /// The value of [`GRACE_ENV`] when it is not a duration.
     pub fn discover(env: impl Fn(&str) -> Option<String>, is_pid_1: bool) -> Result<Grace, InvalidDuration> {
         if let Some(text) = env(GRACE_ENV) {
-            return Ok(Grace { time: parse_duration(&text)?, from: "EPILOGUE_GRACE" });
+            return Ok(Grace { time: parse_duration(&text)?.min(LONGEST), from: "EPILOGUE_GRACE" });
         }
         let (seconds, from) = if env("KUBERNETES_SERVICE_HOST").is_some() {
             (30, "Kubernetes' default")

@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use epilogue_scope::task;
@@ -23,13 +23,13 @@ use crate::{exit_hook, os};
 /// # How the thread is left
 ///
 /// By unwinding, without a message. A foreign `catch_unwind` on the way ends that: what lies beneath
-/// it on the same thread goes on until the process is gone. Where somebody keeps the payload, as a
-/// `JoinHandle` of a task that is not awaited does, the end of the unwinding cannot be seen, and the
-/// process waits 2 s for it.
+/// it on the same thread goes on until the process is gone. The process waits for the unwinding, at most
+/// 28 s; but 5 s in a task, because where somebody keeps the payload, as a `JoinHandle` that is not
+/// awaited does, the end of it cannot be seen.
 ///
-/// Called while the thread unwinds already, it does not unwind a second time: a destructor on the
-/// way could not survive that. The cleanups run that the unwinding reaches before the process is
-/// gone. Under `panic = "abort"` nothing can be unwound, and the rest is paid.
+/// Called while the thread unwinds already (in a plain `defer!`, say), it does not unwind a second time:
+/// a foreign destructor on the way could not survive that. The thread stops there, and what lies beneath
+/// is left out. In a cleanup of a scope, or in `defer!(|_| …)`, it is not unwinding, and all is paid. Under `panic = "abort"` nothing can be unwound, and the rest is paid.
 ///
 /// # Examples
 ///
@@ -49,38 +49,60 @@ pub fn exit(code: u8) -> ! {
         inner.code.store(unwinding.code, Ordering::Relaxed);
         inner.control.begin(crate::Trigger::Asked);
     }
-    if cfg!(panic = "abort") || std::thread::panicking() {
-        unwinding.settle();
-        leave(&unwinding, run.is_some());
-        loop {
-            std::thread::park();
-        }
+    let unwinds = !cfg!(panic = "abort") && !std::thread::panicking();
+    let token = unwinds.then(|| Token::new(&unwinding));
+    if run.is_none() {
+        os::exit_code_will_be(unwinding.code);
+        leave(&unwinding);
     }
-    os::exit_code_will_be(unwinding.code);
-    leave(&unwinding, run.is_some());
-    tell_when_the_thread_ends(&unwinding);
-    task::exit_task_with(Box::new(SettleOnDrop(unwinding)) as Box<dyn Any + Send>)
+    match token {
+        Some(token) => {
+            tell_when_the_thread_ends(&token);
+            task::exit_task_with(Box::new(token) as Box<dyn Any + Send>)
+        }
+        None => loop {
+            std::thread::park();
+        },
+    }
 }
 
-/// What the stop has to wait for: a thread that called [`exit`] and is not unwound yet.
+/// What the stop has to wait for: threads that called [`exit`] and are not unwound yet.
 pub(crate) fn unwound() -> Option<impl Future<Output = ()>> {
-    let unwinding = FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-    let mut settled = unwinding.told.subscribe();
+    let unwinding = first()?;
+    let mut threads = unwinding.told.subscribe();
     let limit = unwinding.limit;
     Some(async move {
-        let _ = tokio::time::timeout(limit, settled.wait_for(|settled| *settled)).await;
+        let _ = tokio::time::timeout(limit, threads.wait_for(|threads| *threads == 0)).await;
     })
+}
+
+/// The same in an exit handler: `main` may return while another thread is on its way out.
+pub(crate) fn wait_until_unwound() {
+    if let Some(unwinding) = first() {
+        unwinding.wait();
+    }
+}
+
+fn first() -> Option<Arc<Unwinding>> {
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 static FIRST: Mutex<Option<Arc<Unwinding>>> = Mutex::new(None);
 
-/// A thread on its way out.
+/// The way out, for every thread that has called [`exit`].
 struct Unwinding {
     code: u8,
     limit: Duration,
-    settled: Mutex<bool>,
+    state: Mutex<State>,
     changed: Condvar,
-    told: watch::Sender<bool>,
+    told: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    threads: usize,
+    /// Once is enough, for all that it is asked twice.
+    given_up: bool,
 }
 
 impl Unwinding {
@@ -90,41 +112,44 @@ impl Unwinding {
             Arc::new(Unwinding {
                 code,
                 limit: limit(),
-                settled: Mutex::new(false),
+                state: Mutex::default(),
                 changed: Condvar::new(),
-                told: watch::Sender::new(false),
+                told: watch::Sender::new(0),
             })
         });
         Arc::clone(unwinding)
     }
 
-    fn settle(&self) {
-        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    fn count(&self, change: impl FnOnce(&mut usize)) {
+        let threads = {
+            let mut state = self.lock();
+            change(&mut state.threads);
+            state.threads
+        };
         self.changed.notify_all();
-        self.told.send_replace(true);
+        self.told.send_replace(threads);
     }
 
     fn wait(&self) {
-        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(
-            self.changed
-                .wait_timeout_while(settled, self.limit, |settled| !*settled)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let waits = |state: &mut State| state.threads > 0 && !state.given_up;
+        let waited = self.changed.wait_timeout_while(self.lock(), self.limit, waits);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.given_up = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// In a task, somebody may keep the payload for ever. Elsewhere the end of the thread is seen.
+/// In a task, somebody may keep the payload for ever. Elsewhere the end is seen.
 fn limit() -> Duration {
-    let in_a_task = tokio::runtime::Handle::try_current().is_ok();
-    if in_a_task { Duration::from_secs(2) } else { Duration::from_secs(28) }
+    let in_a_task = tokio::task::try_id().is_some();
+    if in_a_task { Duration::from_secs(5) } else { Duration::from_secs(28) }
 }
 
-/// Ends the process when the thread is unwound, unless `run` does.
-fn leave(unwinding: &Arc<Unwinding>, run_ends_it: bool) {
-    if run_ends_it {
-        return;
-    }
+/// Ends the process when every thread that is on its way out is unwound.
+fn leave(unwinding: &Arc<Unwinding>) {
     let theirs = Arc::clone(unwinding);
     let wait = move || {
         theirs.wait();
@@ -135,16 +160,33 @@ fn leave(unwinding: &Arc<Unwinding>, run_ends_it: bool) {
     }
 }
 
-struct SettleOnDrop(Arc<Unwinding>);
+/// One thread on its way out. It travels with the unwinding, and another one waits for the end of the
+/// thread: the first of them to be dropped tells that it is unwound.
+#[derive(Clone)]
+struct Token(Arc<OnItsWay>);
 
-impl Drop for SettleOnDrop {
-    fn drop(&mut self) {
-        self.0.settle();
+struct OnItsWay {
+    unwinding: Arc<Unwinding>,
+    over: AtomicBool,
+}
+
+impl Token {
+    fn new(unwinding: &Arc<Unwinding>) -> Token {
+        unwinding.count(|threads| *threads += 1);
+        Token(Arc::new(OnItsWay { unwinding: Arc::clone(unwinding), over: AtomicBool::new(false) }))
     }
 }
 
-fn tell_when_the_thread_ends(unwinding: &Arc<Unwinding>) {
-    thread_local!(static END: RefCell<Option<SettleOnDrop>> = const { RefCell::new(None) });
+impl Drop for Token {
+    fn drop(&mut self) {
+        if !self.0.over.swap(true, Ordering::AcqRel) {
+            self.0.unwinding.count(|threads| *threads -= 1);
+        }
+    }
+}
+
+fn tell_when_the_thread_ends(token: &Token) {
+    thread_local!(static ENDS: RefCell<Vec<Token>> = const { RefCell::new(Vec::new()) });
     // Where the thread is being torn down there is nothing left to wait for.
-    let _ = END.try_with(|end| end.replace(Some(SettleOnDrop(Arc::clone(unwinding)))));
+    let _ = ENDS.try_with(|ends| ends.borrow_mut().push(token.clone()));
 }

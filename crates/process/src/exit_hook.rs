@@ -31,6 +31,8 @@ struct Shared {
     /// The program's runtime, if it can go on without the exiting thread.
     runtime: Option<Handle>,
     exiting: AtomicBool,
+    /// The run was dropped: nobody drives the stop until the process exits.
+    abandoned: AtomicBool,
     done: Mutex<bool>,
     changed: Condvar,
     pid: u32,
@@ -52,6 +54,7 @@ impl ExitHook {
             inner: Arc::clone(inner),
             runtime: stop::spare_runtime(),
             exiting: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             done: Mutex::new(false),
             changed: Condvar::new(),
             pid: std::process::id(),
@@ -68,6 +71,7 @@ impl ExitHook {
     /// The run was dropped in the middle: what it started is still owed when the process exits.
     pub(crate) fn stay_armed(mut self) {
         self.stays = true;
+        self.shared.abandoned.store(true, Ordering::Release);
     }
 }
 
@@ -86,7 +90,9 @@ impl Drop for ExitHook {
 /// The run that owns this process, if one is active.
 pub(crate) fn active() -> Option<Arc<Inner>> {
     let armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
-    armed.as_ref().filter(|shared| shared.pid == std::process::id()).map(|shared| Arc::clone(&shared.inner))
+    let driven =
+        |shared: &&Arc<Shared>| shared.pid == std::process::id() && !shared.abandoned.load(Ordering::Acquire);
+    armed.as_ref().filter(driven).map(|shared| Arc::clone(&shared.inner))
 }
 
 impl Shared {
@@ -129,8 +135,11 @@ extern "C" fn at_exit() {
 
 fn drive(shared: &Arc<Shared>, exiting: ThreadMark) {
     let inner = &shared.inner;
-    let mine = stop::claim(inner);
+    // Whoever drives the stop on the thread that is inside `exit` will never go on.
+    let mine = stop::claim(inner) || exiting.is(inner.run_thread.load(Ordering::Acquire));
     inner.control.begin_exit(exiting);
+    // Nor will what the program's runtime has queued on it.
+    epilogue_task::lane::rescue();
     if !mine {
         // The stop is under way: whoever drives it lets the exiting thread go.
         return;

@@ -111,6 +111,8 @@ static EXIT_CODE: AtomicI32 = AtomicI32::new(-1);
 extern "C" fn correct_exit_code() {
     let code = EXIT_CODE.swap(-1, Ordering::AcqRel);
     if code >= 0 {
+        // `main` may have returned while a thread that called `exit` is on its way out.
+        crate::exit::wait_until_unwound();
         // SAFETY: the C library of Linux goes on with the handlers that are left, and the new status,
         // when a handler calls `exit`. It does so once: the code has been taken.
         unsafe { libc::exit(code) }

@@ -20,7 +20,7 @@ use crate::exit_hook::ExitHook;
 use crate::options::Options;
 use crate::os::{self, Received};
 use crate::report::{ExitReport, StepReport};
-use crate::state::Trigger;
+use crate::state::{ThreadMark, Trigger};
 use crate::stop;
 
 /// Runs a program: its body, until it is to end; then the stop of everything the body started, in
@@ -103,6 +103,10 @@ where
         // The exit hook drives the stop, and the process ends when it is done.
         std::future::pending::<()>().await;
     }
+    let _given_back = GiveBack(&app.inner);
+    if stop::spare_runtime().is_none() {
+        app.inner.run_thread.store(ThreadMark::here().word(), Ordering::Release);
+    }
     stop::announce(&app.inner);
     let steps = stop::pay(&app.inner).await;
     let report = conclude(&app.inner, trigger, body_dropped, steps);
@@ -137,6 +141,17 @@ pub(crate) fn conclude(
     inner.over.store(true, Ordering::Release);
     tell(&inner.options, &report);
     report
+}
+
+/// A run that is dropped in the middle of its stop leaves the rest to the exit of the process.
+struct GiveBack<'a>(&'a Inner);
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        if !self.0.over.load(Ordering::Acquire) {
+            self.0.driven.store(false, Ordering::Release);
+        }
+    }
 }
 
 enum BodyEnd {

@@ -82,7 +82,10 @@ impl ThreadMark {
         ThreadMark(MARK.with(|mark| std::ptr::from_ref(mark).addr()))
     }
 
-    #[cfg(feature = "axum")]
+    pub(crate) fn is(self, word: usize) -> bool {
+        self.0 == word
+    }
+
     pub(crate) fn word(self) -> usize {
         self.0
     }

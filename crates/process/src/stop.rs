@@ -48,7 +48,7 @@ pub(crate) fn spare_runtime() -> Option<Handle> {
 /// end well there.
 pub(crate) fn pay_elsewhere(inner: &Arc<Inner>, runtime: Option<&Handle>) -> Vec<StepReport> {
     announce(inner);
-    if let Some(runtime) = runtime {
+    if let Some(runtime) = runtime.filter(|runtime| is_alive(runtime)) {
         return runtime.block_on(pay(inner));
     }
     inner.control.hurry();
@@ -59,6 +59,11 @@ pub(crate) fn pay_elsewhere(inner: &Arc<Inner>, runtime: Option<&Handle>) -> Vec
             Vec::new()
         }
     }
+}
+
+/// Whether a runtime still runs tasks: `run` may have been dropped, and its runtime after it.
+fn is_alive(runtime: &Handle) -> bool {
+    runtime.block_on(async { tokio::spawn(async {}).await.is_ok() })
 }
 
 /// Stops everything on the stack, newest first.
@@ -82,7 +87,7 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
     let left = (began + total).saturating_duration_since(Instant::now());
     if inner.options.owns_process {
         inner.set_current("cleanups of dropped futures");
-        reports.extend(drain_lane(left).await);
+        reports.extend(drain_lane(inner, left).await);
     }
     inner.set_current("");
     reports
@@ -90,7 +95,7 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
 
 /// Waits for the async cleanups of futures that were dropped, and for a thread that called `exit`
 /// to be unwound. Nothing to report where there was nothing to wait for.
-async fn drain_lane(limit: Duration) -> Option<StepReport> {
+async fn drain_lane(inner: &Inner, limit: Duration) -> Option<StepReport> {
     let exiting = crate::exit::unwound();
     if lane::pending() == 0 && exiting.is_none() {
         return None;
@@ -102,7 +107,10 @@ async fn drain_lane(limit: Duration) -> Option<StepReport> {
         }
         lane::drained().await;
     };
-    let in_time = tokio::time::timeout(limit, both).await.is_ok();
+    let in_time = tokio::select! {
+        () = both => true,
+        () = cut(inner, begun, limit, Duration::from_secs(1)) => false,
+    };
     let left = if in_time { Vec::new() } else { lane::unfinished() };
     let abandoned = left.into_iter().map(|job| match job.left.is_empty() {
         true => "an async cleanup that had begun".to_owned(),
@@ -170,13 +178,19 @@ async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) 
 fn told(joined: Result<Result<(), Error>, JoinError>) -> StepOutcome {
     match joined {
         Ok(Ok(())) => StepOutcome::Ok,
-        Ok(Err(error)) => StepOutcome::Failed { error: error.to_string() },
+        Ok(Err(error)) => StepOutcome::Failed { error: text(&error) },
         Err(error) => match error.try_into_panic() {
             Ok(payload) => StepOutcome::Panicked { message: epilogue_scope::describe(&*payload) },
             // Cancelled from outside: the runtime is going away.
             Err(error) => StepOutcome::Failed { error: error.to_string() },
         },
     }
+}
+
+/// Other people's `Display` may panic, which must not end the stop.
+fn text(error: &Error) -> String {
+    epilogue_scope::catch(|| error.to_string())
+        .unwrap_or_else(|caught| format!("(its Display panicked: {})", caught.describe()))
 }
 
 /// Returns when the step's time is over; a hurry shortens it from the moment it sets in.
@@ -186,6 +200,7 @@ async fn cut(inner: &Inner, begun: Instant, limit: Duration, hurry_cap: Duration
         () = tokio::time::sleep_until(begun + limit) => return,
         hurried = state.wait_for(|state| state.level >= Level::Hurry) => drop(hurried),
     }
-    let hurried = Instant::now() + hurry_cap;
-    tokio::time::sleep_until(hurried.min(begun + limit)).await;
+    let end = begun + limit;
+    let hurried = Instant::now().checked_add(hurry_cap).map_or(end, |hurried| hurried.min(end));
+    tokio::time::sleep_until(hurried).await;
 }

@@ -167,3 +167,47 @@ fn a_chain_under_run_is_printed_without_forced_backtraces() {
     assert!(stderr.contains("panic: first\n\tpanic: second\n\tpanic: third\n"), "{stderr}");
     assert!(!stderr.contains("stack backtrace"), "{stderr}");
 }
+
+#[test]
+fn a_second_exit_does_not_cut_the_cleanups_of_the_first() {
+    leaves("two-threads-exit", &["the other one's", "the first one's cleanup"], 3);
+    leaves("exit-in-a-cleanup-of-an-exit", &["outermost"], 3);
+}
+
+#[test]
+fn main_that_returns_waits_for_a_thread_that_exits() {
+    leaves("main-returns-while-a-thread-exits", &["its cleanup"], 3);
+}
+
+#[test]
+fn a_foreign_exit_on_a_worker_under_run_strands_nothing_on_it() {
+    let (mut lines, code, stderr) = leave("process-exit-in-a-task-under-run");
+    lines.sort();
+    assert_eq!((lines, code), (vec![ASYNC[0].into(), ASYNC[1].into(), "part".into()], 3), "{stderr}");
+}
+
+#[test]
+fn a_cleanup_on_the_lane_that_calls_exit_does_not_wait_for_itself() {
+    leaves("process-exit-on-the-lane", &ASYNC, 3);
+}
+
+#[test]
+fn a_run_that_is_dropped_in_its_stop_leaves_the_rest_to_the_exit() {
+    leaves("run-dropped-in-its-stop", &["database"], 0);
+}
+
+#[test]
+fn what_cannot_be_printed_does_not_end_the_stop() {
+    leaves("step-cannot-be-printed", &["database"], 123);
+    leaves("payload-cannot-be-printed", &["database"], 101);
+}
+
+#[test]
+fn what_a_cancelled_task_owes_is_paid_before_what_it_uses_is_closed() {
+    leaves("worker-rolls-back", &["the worker rolls back", "the pool closes"], 0);
+}
+
+#[test]
+fn a_grace_beyond_any_clock_is_as_good_as_ten_years() {
+    leaves("impossible-grace", &["part"], 0);
+}

@@ -93,17 +93,17 @@ pub fn waited_for_elsewhere(elsewhere: bool) {
 #[doc(hidden)]
 pub fn rescue() {
     state::LANE.release_all();
-    for shared in state::LANE.all() {
+    // One that is in the middle of a cleanup keeps the order of the rest, for good or ill.
+    for (job, shared) in state::LANE.all().into_iter().filter(|(_, shared)| !shared.is_paying()) {
         let how = shared.how();
-        state::LANE.begin();
         thread::send(Job::new(shared, how));
+        state::LANE.end(job);
     }
 }
 
 /// Takes over what a scope owed whose future is gone.
 pub(crate) fn hand_over(shared: Arc<Shared>, how: How) {
     crate::os::arm_in_this_process();
-    state::LANE.begin();
     place(Job::new(shared, how));
 }
 

@@ -194,6 +194,7 @@ impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
                     continue;
                 }
                 this.running = Some(entry);
+                this.shared.set_paying(true);
             }
             let Some(mut entry) = this.running.take() else { continue };
             if this.poll_running(&mut entry, cx).is_pending() {
@@ -201,6 +202,7 @@ impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
                 return Poll::Pending;
             }
             this.sleep = None;
+            this.shared.set_paying(false);
             if this.depth == usize::MAX {
                 return Poll::Ready(());
             }
@@ -220,6 +222,7 @@ impl<O: Outcomes> Drop for Pay<'_, O> {
 impl<O: Outcomes> Pay<'_, O> {
     #[cold]
     fn put_back(&mut self) {
+        self.shared.set_paying(false);
         if self.depth != usize::MAX {
             self.shared.end(self.how);
         }

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     live: Live,
     /// Somebody else may register: there is a handle, or there was one.
     reachable: AtomicBool,
+    /// A cleanup is running.
+    paying: AtomicBool,
 }
 
 #[derive(Default)]
@@ -179,7 +181,12 @@ impl AsyncStack {
 
 impl Shared {
     pub(crate) fn new(live: Live) -> Shared {
-        Shared { owed: Lock::new(Owed::default()), live, reachable: AtomicBool::new(false) }
+        Shared {
+            owed: Lock::new(Owed::default()),
+            live,
+            reachable: AtomicBool::new(false),
+            paying: AtomicBool::new(false),
+        }
     }
 
     #[inline]
@@ -226,6 +233,15 @@ impl Shared {
         let mut owed = self.lock();
         owed.closed = true;
         std::mem::take(&mut owed.entries)
+    }
+
+    #[inline]
+    pub(crate) fn set_paying(&self, paying: bool) {
+        self.paying.store(paying, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_paying(&self) -> bool {
+        self.paying.load(Ordering::Relaxed)
     }
 
     pub(crate) fn make_reachable(&self) {

@@ -24,7 +24,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(shared: Arc<Shared>, how: How) -> Job {
-        let id = state::LANE.note(&shared);
+        let id = state::LANE.begin(&shared);
         Job { shared: Some(shared), how, owing: Debts::owing(), dropped: 0, id }
     }
 

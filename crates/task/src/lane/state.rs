@@ -1,7 +1,7 @@
 //! What everybody knows of the lane: the jobs, and who drives them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -19,9 +19,9 @@ pub(super) struct Lane {
 }
 
 struct State {
-    jobs: usize,
-    /// What each job has still to pay, to name it if it cannot be waited for.
-    named: Vec<(u64, Weak<Shared>)>,
+    /// What each job has still to pay: to be waited for, to name it if that cannot be done, and to be paid
+    /// by somebody else.
+    jobs: Vec<(u64, Arc<Shared>)>,
     next: u64,
     drivers: Vec<(u64, Handle)>,
     exit_limit: Duration,
@@ -65,14 +65,13 @@ pub struct Unfinished {
 
 /// What the lane has not finished.
 pub fn unfinished() -> Vec<Unfinished> {
-    LANE.all().into_iter().map(|shared| Unfinished { left: shared.places() }).collect()
+    LANE.all().into_iter().map(|(_, shared)| Unfinished { left: shared.places() }).collect()
 }
 
 impl State {
     const fn new() -> State {
         State {
-            jobs: 0,
-            named: Vec::new(),
+            jobs: Vec::new(),
             next: 0,
             drivers: Vec::new(),
             exit_limit: Duration::from_secs(10),
@@ -90,42 +89,40 @@ fn tell(waiters: Option<Arc<watch::Sender<usize>>>, jobs: usize) {
 }
 
 impl Lane {
-    pub(super) fn begin(&self) {
-        let (waiters, jobs) = {
+    /// One more job.
+    pub(super) fn begin(&self, shared: &Arc<Shared>) -> u64 {
+        let (id, waiters, jobs) = {
             let mut state = self.lock();
-            state.jobs += 1;
-            (state.waiters.clone(), state.jobs)
+            state.next += 1;
+            let id = state.next;
+            state.jobs.push((id, Arc::clone(shared)));
+            (id, state.waiters.clone(), state.jobs.len())
         };
         tell(waiters, jobs);
-    }
-
-    pub(super) fn note(&self, shared: &Arc<Shared>) -> u64 {
-        let mut state = self.lock();
-        state.next += 1;
-        let id = state.next;
-        state.named.push((id, Arc::downgrade(shared)));
         id
     }
 
+    /// A job has come to its end, or somebody else has it.
     pub(super) fn end(&self, id: u64) {
-        let (waiters, jobs) = {
+        let (ended, waiters, jobs) = {
             let mut state = self.lock();
-            state.jobs -= 1;
-            state.named.retain(|(named, _)| *named != id);
-            (state.waiters.clone(), state.jobs)
+            let at = state.jobs.iter().position(|(job, _)| *job == id);
+            let ended = at.map(|at| state.jobs.swap_remove(at));
+            (ended, state.waiters.clone(), state.jobs.len())
         };
+        drop(ended);
         tell(waiters, jobs);
         self.changed.notify_all();
     }
 
     pub(super) fn jobs(&self) -> usize {
-        self.lock().jobs
+        self.lock().jobs.len()
     }
 
     pub(super) async fn drained(&self) {
         let mut jobs = {
             let mut state = self.lock();
-            let now = state.jobs;
+            let now = state.jobs.len();
             state.waiters.get_or_insert_with(|| Arc::new(watch::Sender::new(now))).subscribe()
         };
         // The sender lives as long as the process.
@@ -141,7 +138,7 @@ impl Lane {
         // Further than a clock goes is for ever.
         let until = Instant::now().checked_add(limit);
         let mut state = self.lock();
-        while state.jobs > stuck {
+        while state.jobs.len() > stuck {
             let left = until.map_or(limit, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return false;
@@ -152,8 +149,8 @@ impl Lane {
     }
 
     /// What is not finished, to be paid by somebody else as well.
-    pub(super) fn all(&self) -> Vec<Arc<Shared>> {
-        self.lock().named.iter().filter_map(|(_, job)| job.upgrade()).collect()
+    pub(super) fn all(&self) -> Vec<(u64, Arc<Shared>)> {
+        self.lock().jobs.clone()
     }
 
     /// Nobody but the lane's own thread gets a job from now on.
