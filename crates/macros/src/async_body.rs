@@ -12,24 +12,24 @@ use syn::{Error, Stmt};
 use crate::call::{Call, Placed, When};
 use crate::context::{Context, async_stack, braced, end, expression, place};
 use crate::nested;
-use crate::sync_body::{finish, guard, knows_errors};
+use crate::sync_body::{apart, finish, guard, knows_errors};
 
 /// Rewrites the statements from here to the end of the function.
 pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<TokenStream> {
     let Some((first, rest)) = statements.split_first() else { return Ok(TokenStream::new()) };
     if let Stmt::Macro(mac) = first
-        && let Some(placed) = Placed::read(&mac.mac)?
+        && let Some(placed) = Placed::read(&mac.mac, &mac.attrs)?
     {
         context.names(&mac.mac);
         if placed.is_async() {
-            let registered = register(&placed);
+            let registered = placed.with_attributes(register(&placed));
             return async_split(context, quote!(), rest, &placed, quote!(#registered;));
         }
         if placed.looks_at_the_ending() {
             return aware_split(context, rest, &placed);
         }
         if matches!(placed.call, Call::Plain { .. }) {
-            let guard = guard(context, &placed);
+            let guard = placed.with_attributes(guard(context, &placed));
             let rest = expand(context, rest)?;
             return Ok(quote!(#guard #rest));
         }
@@ -46,6 +46,13 @@ pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<
         let rest = expand(context, rest)?;
         return Ok(quote!(#first #rest));
     }
+    if found.is_async && found.sync {
+        return Err(Error::new(
+            first.span(),
+            "a loop, a branch or a block cannot mix cleanups that await with others, whose order could not be \
+             kept: let all of them await, `defer!(async { … })`, or none",
+        ));
+    }
     let pile = context.fresh("pile");
     let statement = nested::rewrite(context, first, &pile, &found)?;
     // Where it is an async cleanup that makes the boundary, the pile is inside of it.
@@ -55,7 +62,8 @@ pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<
     context.bounded = outside;
     let declared = quote!(let #pile = #new;);
     if found.is_async {
-        let span = Placed { call: Call::Plain { moves: false, body: quote!() }, span: first.span() };
+        let call = Call::Plain { moves: false, body: quote!() };
+        let span = Placed { call, span: first.span(), attributes: Vec::new() };
         return async_split(context, quote!(#declared #statement), rest, &span, quote!());
     }
     let rest = expand(context, rest)?;
@@ -100,14 +108,15 @@ fn async_split(
         }
     });
     context.has_async_stack = true;
+    let depth = context.fresh("depth");
     let attempt = attempt(context, statement, rest)?;
     let finish = finish(context, placed.span);
     Ok(quote! {
         #declared
-        let __depth = #stack.pending();
+        let #depth = #stack.pending();
         #registered
         #attempt
-        #stack.pay_down(__depth, &mut #end).await;
+        #stack.pay_down(#depth, &mut #end).await;
         #finish
     })
 }
@@ -132,24 +141,30 @@ fn aware_split(context: &mut Context, rest: &[Stmt], placed: &Placed) -> syn::Re
         }
         _ => return Ok(TokenStream::new()),
     };
-    let owed = context.fresh("owed");
+    let (owed, attributes) = (context.fresh("owed"), &placed.attributes);
     let attempt = attempt(context, quote!(), rest)?;
     let finish = finish(context, span);
     Ok(quote! {
+        #(#attributes)*
         let #owed = ::epilogue::__private::OnEnding::<#output, _>::new(#place, #cleanup);
         #attempt
+        #(#attributes)*
         #end.pay_owed(#owed);
         #finish
     })
 }
 
 fn attempt(context: &mut Context, statement: TokenStream, rest: &[Stmt]) -> syn::Result<TokenStream> {
+    let (items, rest) = apart(rest);
     let outside = std::mem::replace(&mut context.bounded, true);
-    let rest = expand(context, rest)?;
+    let rest = expand(context, &rest)?;
     context.bounded = outside;
     let (returns, end, knows) = (context.returns(), end(), knows_errors(context));
     Ok(quote! {
-        let mut #end = ::epilogue::__private::attempt_async((async || #returns { #statement #rest })()).await;
+        #(#items)*
+        let mut #end = ::epilogue::__private::attempt_async(
+            ::epilogue::__private::call_async(async || #returns { #statement #rest })
+        ).await;
         {
             #[allow(unused_imports)]
             use ::epilogue::__private::{CanFail as _, CannotFail as _};

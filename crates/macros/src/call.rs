@@ -1,10 +1,10 @@
 //! One call of `defer!`, `defer_err!`, `defer_ok!` or `keep!`, as it was written.
 
-use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Ident, Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprClosure, Macro, ReturnType, Token};
+use syn::{Attribute, Error, Expr, ExprClosure, Macro, ReturnType, Token};
 
 /// Which endings a cleanup is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,11 +32,13 @@ pub(crate) enum Call {
 pub(crate) struct Placed {
     pub(crate) call: Call,
     pub(crate) span: Span,
+    /// What stood before it: `#[cfg(…)]`, `#[allow(…)]`.
+    pub(crate) attributes: Vec<Attribute>,
 }
 
 impl Placed {
     /// Reads a macro call; `None` when it is not one of ours.
-    pub(crate) fn read(mac: &Macro) -> syn::Result<Option<Placed>> {
+    pub(crate) fn read(mac: &Macro, attributes: &[Attribute]) -> syn::Result<Option<Placed>> {
         let Some(name) = ours(mac) else { return Ok(None) };
         let span = mac.path.span().join(mac.delimiter.span().close()).unwrap_or_else(|| mac.path.span());
         if mac.tokens.is_empty() {
@@ -51,7 +53,14 @@ impl Placed {
             "defer_ok" => cleanup(When::Ok).parse2(mac.tokens.clone())?,
             _ => cleanup(When::Always).parse2(mac.tokens.clone())?,
         };
-        Ok(Some(Placed { call, span }))
+        Ok(Some(Placed { call, span, attributes: attributes.to_vec() }))
+    }
+
+    /// Code with the attributes of the call. A statement or a block: expressions may not have all of
+    /// them.
+    pub(crate) fn with_attributes(&self, code: TokenStream) -> TokenStream {
+        let attributes = &self.attributes;
+        quote!(#(#attributes)* #code)
     }
 
     /// Whether it cannot be a guard in its place.
@@ -66,37 +75,45 @@ impl Placed {
 
 /// The name of a macro of ours, however it is reached.
 pub(crate) fn ours(mac: &Macro) -> Option<String> {
-    let name = mac.path.segments.last()?.ident.to_string();
-    NAMES.contains(&name.as_str()).then_some(name)
+    let segments = &mac.path.segments;
+    let name = segments.last()?.ident.to_string();
+    // `scopeguard::defer!` is somebody else's.
+    let ours = segments.len() == 1 || segments.first()?.ident.to_string().starts_with("epilogue");
+    (ours && NAMES.contains(&name.as_str())).then_some(name)
 }
 
 /// The first call of ours among the tokens of a foreign macro, where it cannot be rewritten.
 pub(crate) fn hidden_in(tokens: TokenStream) -> Option<Ident> {
     let mut named: Option<Ident> = None;
+    let mut called = false;
     // The braces that come next belong to a closure or an `async` block: a function of its own.
     let mut own_body = false;
     for token in tokens {
         match token {
             TokenTree::Punct(punct) => {
-                if punct.as_char() == '!' && named.is_some() {
-                    return named;
-                }
-                named = None;
+                called = punct.as_char() == '!' && named.is_some() && punct.spacing() == Spacing::Alone;
                 own_body = punct.as_char() == '|';
+                if !called {
+                    named = None;
+                }
             }
             TokenTree::Ident(ident) => {
                 own_body = ident == "async" || (own_body && ident == "move");
                 named = NAMES.contains(&ident.to_string().as_str()).then_some(ident);
+                called = false;
             }
             TokenTree::Group(group) => {
+                if called {
+                    return named;
+                }
                 if !(own_body && group.delimiter() == Delimiter::Brace)
                     && let Some(found) = hidden_in(group.stream())
                 {
                     return Some(found);
                 }
-                (named, own_body) = (None, false);
+                (named, called, own_body) = (None, false, false);
             }
-            TokenTree::Literal(_) => (named, own_body) = (None, false),
+            TokenTree::Literal(_) => (named, called, own_body) = (None, false, false),
         }
     }
     None
@@ -163,8 +180,15 @@ fn async_cleanup(when: When, input: ParseStream<'_>) -> syn::Result<Call> {
     } else if input.peek(Token![|]) {
         input.parse::<Token![|]>()?;
         let how = syn::Pat::parse_single(input)?;
+        let kind = if input.peek(Token![:]) {
+            let colon = input.parse::<Token![:]>()?;
+            let kind = input.parse::<syn::Type>()?;
+            quote!(#colon #kind)
+        } else {
+            TokenStream::new()
+        };
         input.parse::<Token![|]>()?;
-        Some(quote!(#how))
+        Some(quote!(#how #kind))
     } else {
         None
     };

@@ -15,6 +15,8 @@ pub(crate) struct Found {
     /// At least one looks at the ending.
     pub(crate) aware: bool,
     pub(crate) is_async: bool,
+    /// At least one is not.
+    pub(crate) sync: bool,
 }
 
 /// Looks through a statement without changing it.
@@ -88,10 +90,11 @@ struct Search<'a> {
 
 impl VisitMut for Search<'_> {
     fn visit_macro_mut(&mut self, mac: &mut Macro) {
-        match Placed::read(mac) {
+        match Placed::read(mac, &[]) {
             Ok(Some(placed)) => {
                 self.context.names(mac);
                 self.found.any = true;
+                self.found.sync |= !placed.is_async();
                 self.found.aware |= placed.looks_at_the_ending();
                 self.found.is_async |= placed.is_async();
             }
@@ -142,14 +145,16 @@ impl Rewrite<'_> {
                 quote_spanned!(span=> #pile.#method(#moves || #body))
             }
             Call::Async { .. } => crate::async_body::register(placed),
-            Call::Keep { value, cleanup } if self.aware => {
-                quote_spanned!(span=> #pile.keep(#value, #cleanup))
-            }
-            Call::Keep { value, cleanup } if self.context.keeps_errors => {
+            Call::Keep { value, cleanup } if self.context.keeps_errors && !self.aware => {
                 let (errors, place) = (context::errors(), context::place(span));
-                quote_spanned!(span=> #pile.keep_into(&#errors, #place, #value, #cleanup))
+                quote_spanned!(span=> match #value {
+                    __value => #pile.keep_into(&#errors, #place, __value, #cleanup),
+                })
             }
-            Call::Keep { value, cleanup } => quote_spanned!(span=> #pile.keep(#value, #cleanup)),
+            // The value first: no reference to the pile may live while it is awaited.
+            Call::Keep { value, cleanup } => quote_spanned! {span=> match #value {
+                __value => #pile.keep(__value, #cleanup),
+            }},
         }
     }
 }
@@ -159,9 +164,9 @@ impl VisitMut for Rewrite<'_> {
         if let Stmt::Macro(mac) = statement
             && ours(&mac.mac).is_some()
         {
-            match Placed::read(&mac.mac) {
+            match Placed::read(&mac.mac, &mac.attrs) {
                 Ok(Some(placed)) => {
-                    let entry = self.entry(&placed);
+                    let entry = placed.with_attributes(self.entry(&placed));
                     *statement = Stmt::Expr(Expr::Verbatim(entry), Some(Token![;](placed.span)));
                 }
                 Ok(None) => {}
@@ -176,9 +181,9 @@ impl VisitMut for Rewrite<'_> {
         if let Expr::Macro(mac) = expression
             && ours(&mac.mac).is_some()
         {
-            match Placed::read(&mac.mac) {
+            match Placed::read(&mac.mac, &mac.attrs) {
                 Ok(Some(placed)) => {
-                    let entry = self.entry(&placed);
+                    let entry = placed.with_attributes(self.entry(&placed));
                     *expression = Expr::Verbatim(entry);
                 }
                 Ok(None) => {}

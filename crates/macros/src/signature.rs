@@ -1,6 +1,6 @@
 //! The function around the body: what it may be, and what stands first and last in it.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 use syn::visit_mut::VisitMut;
 use syn::{Error, ItemFn, ReturnType, Signature, Stmt, Type, TypeImplTrait, parse_quote};
@@ -96,8 +96,9 @@ fn around(context: &Context, sig: &Signature, body: TokenStream) -> TokenStream 
         return quote!(#mentions #listed #body);
     }
     let (errors, returns) = (context::errors(), context.returns());
+    let result_name = Ident::new("__result", Span::mixed_site());
     let result = if context.is_async {
-        quote!((async || #returns { #body })().await)
+        quote!(::epilogue::__private::call_async(async || #returns { #body }).await)
     } else {
         quote!(::epilogue::__private::call_once(|| #returns { #body }))
     };
@@ -105,12 +106,11 @@ fn around(context: &Context, sig: &Signature, body: TokenStream) -> TokenStream 
         #mentions
         #listed
         let #errors = ::epilogue::__private::Errors::new();
-        let __result = #result;
+        let #result_name = #result;
         {
             #[allow(unused_imports)]
             use ::epilogue::__private::{CanHold as _, CannotHold as _};
-            let __holds = (&::epilogue::__private::Kind::of(&__result)).holds();
-            __holds.join(__result, #errors)
+            (&::epilogue::__private::Kind::of(&#result_name)).holds().join(#result_name, #errors)
         }
     }
 }

@@ -13,18 +13,18 @@ use crate::nested;
 pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<TokenStream> {
     let Some((first, rest)) = statements.split_first() else { return Ok(TokenStream::new()) };
     if let Stmt::Macro(mac) = first
-        && let Some(placed) = Placed::read(&mac.mac)?
+        && let Some(placed) = Placed::read(&mac.mac, &mac.attrs)?
     {
         context.names(&mac.mac);
         if placed.is_async() {
             return Err(Error::new(placed.span, "an async cleanup needs an `async fn`"));
         }
         if placed.looks_at_the_ending() {
-            let code = inline(&placed);
+            let code = placed.with_attributes(inline(&placed));
             return split(context, &TokenStream::new(), rest, placed.span, code);
         }
         if matches!(placed.call, Call::Plain { .. }) {
-            let guard = guard(context, &placed);
+            let guard = placed.with_attributes(guard(context, &placed));
             let rest = expand(context, rest)?;
             return Ok(quote!(#guard #rest));
         }
@@ -102,12 +102,14 @@ fn split(
         let why = "a function that never returns has no ending to look at; a plain `defer!` it may have";
         return Err(Error::new(span, why));
     }
+    let (items, rest) = apart(rest);
     let outside = std::mem::replace(&mut context.bounded, true);
-    let rest = expand(context, rest)?;
+    let rest = expand(context, &rest)?;
     context.bounded = outside;
     let (returns, end) = (context.returns(), end());
     let (finish, knows) = (finish(context, span), knows_errors(context));
     Ok(quote! {
+        #(#items)*
         let mut #end = ::epilogue::__private::Attempt::new();
         #end.run(|| #returns { #statement #rest });
         {
@@ -120,6 +122,11 @@ fn split(
         #code
         #finish
     })
+}
+
+/// Items are known in the whole block that they stand in: they stay outside of the closure.
+pub(crate) fn apart(statements: &[Stmt]) -> (Vec<Stmt>, Vec<Stmt>) {
+    statements.iter().cloned().partition(|statement| matches!(statement, Stmt::Item(_)))
 }
 
 /// A cleanup's error makes a failure of the function, if its result can hold it: the cleanups that look

@@ -435,3 +435,58 @@ fn a_defer_may_be_the_whole_of_a_match_arm() {
     work(&log, 7);
     assert_eq!(*log.borrow(), ["zero", "body", "7"]);
 }
+
+#[test]
+fn attributes_of_a_defer_are_kept() {
+    #[scoped]
+    fn work(log: &Log) {
+        #[cfg(any())]
+        defer!(note(log, "cut out"));
+        #[cfg(any())]
+        defer!(|_| note(log, "cut out"));
+        #[cfg(not(any()))]
+        defer!(|_| note(log, "aware"));
+        for _ in 0..1 {
+            #[cfg(any())]
+            defer!(note(log, "cut out"));
+            #[cfg(not(any()))]
+            defer!(note(log, "nested"));
+        }
+        #[allow(unused_must_use)]
+        defer!(note(log, "plain"));
+    }
+    let log = Log::default();
+    work(&log);
+    assert_eq!(*log.borrow(), ["plain", "nested", "aware"]);
+}
+
+#[test]
+fn items_are_known_in_the_whole_function() {
+    fn helper() -> &'static str {
+        "outer"
+    }
+    #[scoped]
+    fn work(log: &Log) {
+        note(log, helper());
+        defer!(|_| note(log, helper()));
+        fn helper() -> &'static str {
+            "inner"
+        }
+    }
+    let log = Log::default();
+    work(&log);
+    assert_eq!(*log.borrow(), ["inner", "inner"]);
+    assert_eq!(helper(), "outer");
+}
+
+#[test]
+fn names_of_the_users_are_not_touched() {
+    #[scoped]
+    fn work(__depth: u32, __result: u32, keep: u32) -> Result<u32, CleanupErrors> {
+        defer!(|_| ());
+        defer!(nothing());
+        assert!(keep != 3);
+        Ok(__depth + __result + keep)
+    }
+    assert_eq!(work(1, 2, 4).unwrap(), 7);
+}

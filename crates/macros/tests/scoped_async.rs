@@ -28,6 +28,8 @@ async fn work(log: &Log, wait: bool) -> Result<u32, String> {
     for turn in 0..2 {
         let own = log.clone();
         defer!(move || note(&own, format!("loop {turn}")));
+    }
+    for turn in 0..2 {
         let own = log.clone();
         defer!(async move { note(&own, format!("async loop {turn}")) });
     }
@@ -47,10 +49,10 @@ async fn on_return_everything_runs_newest_first() {
         seen(&log),
         [
             "guard 2",
-            "loop 1",
-            "loop 0",
             "async loop 1",
             "async loop 0",
+            "loop 1",
+            "loop 0",
             "async 1 Returned",
             "aware Returned",
             "guard 1"
@@ -196,4 +198,30 @@ async fn catch_does_not_disturb_a_future() {
     let log = Log::default();
     assert!(catch(|| ()).is_ok());
     assert_eq!(work(&log, false).await, Ok(3));
+}
+
+#[tokio::test]
+async fn what_is_borrowed_mutably_may_be_returned_and_what_is_kept_may_be_awaited() {
+    struct Pool(u32);
+    impl Pool {
+        #[scoped]
+        async fn next(&mut self) -> Result<&mut u32, CleanupErrors> {
+            defer!(Ok::<(), std::io::Error>(()));
+            tokio::task::yield_now().await;
+            self.0 += 1;
+            Ok(&mut self.0)
+        }
+    }
+    #[scoped]
+    async fn kept() -> Result<u32, CleanupErrors> {
+        let mut all = 0;
+        for turn in 0..3 {
+            let value = keep!(std::future::ready(turn).await, |_| ());
+            tokio::task::yield_now().await;
+            all += *value;
+        }
+        Ok(all)
+    }
+    assert_eq!(*Pool(1).next().await.unwrap(), 2);
+    assert_eq!(tokio::spawn(kept()).await.unwrap().unwrap(), 3);
 }

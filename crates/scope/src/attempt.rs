@@ -240,6 +240,12 @@ pub fn call_once<R>(rest: impl FnOnce() -> R) -> R {
     rest()
 }
 
+/// The same for the rest of an `async fn`.
+#[inline(always)]
+pub async fn call_async<R>(rest: impl AsyncFnOnce() -> R) -> R {
+    rest().await
+}
+
 /// The type of a result. Of two traits with the same method the compiler takes the first that fits:
 /// the one for `Kind` itself, then the one for a reference to it.
 pub struct Kind<R>(PhantomData<fn() -> R>);

@@ -203,7 +203,7 @@ macro_rules! __epilogue_needs_scoped {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::attempt::{
-        Attempt, CanFail, CanHold, CannotFail, CannotHold, EndingPile, Errors, Kind, call_once,
+        Attempt, CanFail, CanHold, CannotFail, CannotHold, EndingPile, Errors, Kind, call_async, call_once,
     };
     pub use crate::attempt_async::{AsyncAttempt, OnEnding, attempt_async, on_any, on_err, on_ok};
     pub use crate::boundary::catch_boxed;
