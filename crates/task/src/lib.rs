@@ -10,7 +10,7 @@
 //! 2. Within a scope they run strictly one after the other, newest first, also on the lane.
 //! 3. One that fails or panics keeps none of the others from running; what it said is joined to the
 //!    scope's result, or reported.
-//! 4. A dropped future blocks no worker and needs no runtime: the lane has a thread of its own.
+//! 4. A dropped future blocks no worker and needs no runtime: the lane has one of its own.
 //! 5. When `main` returns, or somebody calls `exit`, the lane is waited for, within
 //!    [its limit](lane::set_exit_limit).
 //!

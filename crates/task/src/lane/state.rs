@@ -153,7 +153,7 @@ impl Lane {
         self.lock().jobs.clone()
     }
 
-    /// Nobody but the lane's own thread gets a job from now on.
+    /// Nobody but the lane's own runtime gets a job from now on.
     pub(super) fn release_all(&self) {
         let released = std::mem::take(&mut self.lock().drivers);
         drop(released);
