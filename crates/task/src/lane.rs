@@ -2,8 +2,8 @@
 //!
 //! Three drivers hand back to each other. While a program's `run` is active, its own runtime runs
 //! them as tasks ([`adopt`]): pools and sockets of that runtime still work. Otherwise, and for what
-//! a runtime dropped half-way, a thread with a runtime of its own does. When the process exits, an
-//! exit handler waits, because returning from `main` would cut that thread.
+//! a runtime dropped half-way, a runtime of the lane's own does, with two threads. When the process
+//! exits, an exit handler waits, because returning from `main` would cut those threads.
 //!
 //! What one scope owed is one job: strictly newest first inside, and concurrent with other jobs.
 

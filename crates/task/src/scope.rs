@@ -118,7 +118,8 @@ where
 {
     let live = Live::enter(std::any::type_name::<F>(), place);
     let scope = AsyncScope { stack: AsyncStack::listed(live) };
-    let mut attempt = attempt_async(body(&scope)).await;
+    // What the body does before it makes its future is part of it.
+    let mut attempt = attempt_async(async { body(&scope).await }).await;
     attempt.set_failed(failed);
     if holds {
         attempt.will_hold();

@@ -328,3 +328,17 @@ async fn the_error_of_a_newer_cleanup_is_a_failure_to_the_older_ones() {
     assert!(result.is_err());
     assert_eq!(seen(&log), ["rolled back Failed"]);
 }
+
+#[tokio::test]
+async fn a_panic_before_the_body_makes_its_future_is_a_panic_of_the_body() {
+    fn body(s: &epilogue_task::AsyncScope, log: &Log) -> impl Future<Output = ()> + use<> {
+        owe_three(s, log);
+        raise::<()>("before the future");
+        async {}
+    }
+    let log = Log::default();
+    let caught =
+        epilogue_task::isolated(Default::default(), async_scope(async |s| body(s, &log).await)).await;
+    assert_eq!(caught.unwrap_err().chain().to_string(), "panic: before the future");
+    assert_eq!(seen(&log), three(How::Panicked));
+}
