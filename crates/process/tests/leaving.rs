@@ -1,4 +1,4 @@
-//! Whole programs that leave with something owed: `examples/leaves.rs`, once for each way.
+//! Whole programs that leave with something owed: `examples/leaves`, once for each way.
 
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};

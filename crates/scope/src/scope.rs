@@ -222,7 +222,7 @@ impl<'env, R> Scope<'env, R> {
         place: &'static Location<'static>,
         cleanup: impl FnOnce(&mut Ending<'env, R>) -> Option<crate::cleanup::BoxError> + 'env,
     ) -> Deferred {
-        let (id, _) = self.owed.push(cleanup, place, Registration::new("scope", place));
+        let id = self.owed.push(cleanup, place, Registration::new("scope", place));
         self.live.owes(id, place);
         Deferred { scope: self.serial, id }
     }

@@ -2,8 +2,7 @@
 //! for every doubling after that.
 //!
 //! Each entry is a [`Header`] with the closure behind it. Entries are found from the top downwards,
-//! by offsets, so a stack that holds entries may be moved. The closures lie in words of their own
-//! that nothing else touches until the entry is popped: a reference into one stays valid meanwhile.
+//! by offsets, so a stack that holds entries may be moved.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, UnsafeCell};
@@ -126,34 +125,27 @@ impl<'a, Cx> Stack<'a, Cx> {
         self.length.get() == 0
     }
 
-    /// Puts a cleanup on top. Returns its id and where its closure lies, which stays there until
-    /// it is popped and the stack is not moved.
+    /// Puts a cleanup on top. Returns its id.
     #[inline]
     pub(crate) fn push<F>(
         &self,
         cleanup: F,
         place: &'static Location<'static>,
         registration: Registration,
-    ) -> (u32, NonNull<F>)
+    ) -> u32
     where
         F: FnOnce(&mut Cx) -> Option<BoxError> + 'a,
     {
         if align_of::<F>() <= align_of::<usize>() {
             return self.put(cleanup, place, registration);
         }
-        let mut boxed = Box::new(cleanup);
-        let data = NonNull::from(&mut *boxed);
-        (self.put(move |cx: &mut Cx| boxed(cx), place, registration).0, data)
+        let boxed = Box::new(cleanup);
+        self.put(move |cx: &mut Cx| boxed(cx), place, registration)
     }
 
     /// `F` is aligned no more strictly than the words of the stack.
     #[inline]
-    fn put<F>(
-        &self,
-        cleanup: F,
-        place: &'static Location<'static>,
-        registration: Registration,
-    ) -> (u32, NonNull<F>)
+    fn put<F>(&self, cleanup: F, place: &'static Location<'static>, registration: Registration) -> u32
     where
         F: FnOnce(&mut Cx) -> Option<BoxError> + 'a,
     {
@@ -164,15 +156,13 @@ impl<'a, Cx> Stack<'a, Cx> {
         let below = self.top.get();
         // SAFETY: `reserve` gave that many words that nothing else uses, aligned for a `usize`, which
         // is enough for both values.
-        let data = unsafe {
+        unsafe {
             header.cast().write(Header { ops, below, place, registration, id, gone: false });
-            let data = header.add(HEADER_WORDS).cast::<F>();
-            data.write(cleanup);
-            data
-        };
+            header.add(HEADER_WORDS).cast::<F>().write(cleanup);
+        }
         self.top.set(at);
         self.length.set(self.length.get() + 1);
-        (id, data)
+        id
     }
 
     /// Takes the newest cleanup off. Its words are free from now on: run it or drop it before

@@ -19,7 +19,7 @@ use std::time::Duration;
 use epilogue_scope::How;
 use tokio::runtime::Handle;
 
-use crate::stack::Shared;
+use crate::shared::Shared;
 use job::Job;
 
 pub(crate) use exit::arm;

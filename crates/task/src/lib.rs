@@ -30,6 +30,7 @@ mod os;
 mod pay;
 mod policy;
 mod scope;
+mod shared;
 mod stack;
 mod sync;
 mod task;

@@ -11,7 +11,7 @@ use epilogue_scope::{BoxError, Caught, CleanupError, How, catch, report};
 use tokio::time::Sleep;
 
 use crate::entry::{Entries, Entry};
-use crate::stack::Shared;
+use crate::shared::Shared;
 
 /// Where the outcome of a cleanup goes.
 pub(crate) trait Outcomes {

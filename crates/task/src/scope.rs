@@ -12,7 +12,8 @@ use epilogue_scope::{CleanupErrors, CleanupResult, How};
 use crate::entry::Kind;
 use crate::pay::{IntoReport, Pay};
 use crate::policy::TaskPanic;
-use crate::stack::{AsyncDeferred, AsyncStack, ScopeClosed, Shared};
+use crate::shared::Shared;
+use crate::stack::{AsyncDeferred, AsyncStack, ScopeClosed};
 use crate::task::{self, Task};
 
 /// Runs `body`, then what it registered on the scope, newest first, and returns what the body

@@ -1,22 +1,18 @@
-//! The stack of what an async scope owes. Shared: by the scope, by handles, and by the lane once
-//! the scope is gone.
+//! The stack of what an async scope owes, as the scope has it.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
-use epilogue_scope::__private::{AsyncAttempt, Place};
-use epilogue_scope::record::{Finished, Live, Registration};
+use epilogue_scope::__private::AsyncAttempt;
+use epilogue_scope::record::Live;
 use epilogue_scope::{CleanupResult, How};
 use tokio::task::AbortHandle;
 
-use crate::entry::{About, Entries, Entry, Kind, When, lazy};
+use crate::entry::{Kind, When};
 use crate::lane;
-use crate::lock::{Guard, Lock};
 use crate::pay::{IntoAttempt, Pay};
-use crate::sync::{AtomicBool, Ordering};
+use crate::shared::Shared;
 
 /// What an async scope owes. Dropped with something on it, it hands that to the [`lane`].
 ///
@@ -25,27 +21,9 @@ use crate::sync::{AtomicBool, Ordering};
 /// The second field is there until it has been paid.
 pub struct AsyncStack(pub(crate) Arc<Shared>, Option<lane::Alive>);
 
-/// What everybody shares who may register on a scope or pay it.
-pub(crate) struct Shared {
-    owed: Lock<Owed>,
-    live: Live,
-    /// Somebody else may register: there is a handle, or there was one.
-    reachable: AtomicBool,
-    /// A cleanup is running.
-    paying: AtomicBool,
-}
-
-#[derive(Default)]
-struct Owed {
-    entries: Entries,
-    /// Fixed when the body ends: a scope that is cancelled while it pays did not end so.
-    how: Option<How>,
-    closed: bool,
-}
-
 /// An async cleanup on its scope, to disarm it or to run it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AsyncDeferred(u32);
+pub struct AsyncDeferred(pub(crate) u32);
 
 /// A scope has paid everything it owed; the cleanup was not registered and will not run.
 #[derive(Debug, thiserror::Error)]
@@ -57,19 +35,6 @@ impl ScopeClosed {
     pub(crate) fn new() -> ScopeClosed {
         ScopeClosed {}
     }
-}
-
-/// Of no other cleanup of this process that is pending: it may be moved from scope to scope. Counted by
-/// each thread in a block of its own, so that registering shares nothing.
-#[inline]
-fn next_id() -> u32 {
-    const BLOCK: u32 = 1 << 12;
-    static BLOCKS: AtomicU32 = AtomicU32::new(0);
-    thread_local!(static NEXT: Cell<u32> = const { Cell::new(0) });
-    let next = NEXT.get();
-    let id = if next.is_multiple_of(BLOCK) { BLOCKS.fetch_add(BLOCK, Ordering::Relaxed) } else { next };
-    NEXT.set(id.wrapping_add(1));
-    id
 }
 
 impl AsyncStack {
@@ -86,7 +51,7 @@ impl AsyncStack {
 
     /// How many cleanups are pending.
     pub fn pending(&self) -> usize {
-        self.0.lock().entries.len()
+        self.0.pending()
     }
 
     /// Owes a cleanup.
@@ -165,271 +130,9 @@ impl Drop for AsyncStack {
 
 impl AsyncStack {
     fn leave(&mut self) {
-        let how = {
-            let mut owed = self.0.lock();
-            if owed.entries.is_empty() {
-                owed.closed = true;
-                return;
-            }
-            *owed.how.get_or_insert(How::Cancelled)
-        };
+        let Some(how) = self.0.leave() else { return };
         // The scope is cancelled, whatever its body did before: its tasks must not go on without it.
         self.0.tasks().iter().for_each(AbortHandle::abort);
         lane::hand_over(Arc::clone(&self.0), how);
-    }
-}
-
-impl Shared {
-    pub(crate) fn new(live: Live) -> Shared {
-        Shared {
-            owed: Lock::new(Owed::default()),
-            live,
-            reachable: AtomicBool::new(false),
-            paying: AtomicBool::new(false),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn push<F, Fut>(
-        &self,
-        cleanup: F,
-        kind: Kind,
-        place: &'static Location<'static>,
-    ) -> Result<AsyncDeferred, ScopeClosed>
-    where
-        F: FnOnce(How) -> Fut + Send + 'static,
-        Fut: Future<Output: CleanupResult> + Send + 'static,
-    {
-        let registration = Registration::new("async scope", place);
-        let entry = lazy(About { registration, place, kind, id: next_id() }, cleanup);
-        // A cleanup that is refused is dropped here, on record as one that shall not run.
-        self.put(entry).map_err(|(mut entry, closed)| {
-            entry.as_mut().about().registration.finish(Finished::Disarmed);
-            closed
-        })
-    }
-
-    /// The newest cleanup above `depth`. Asked for the very last one, with none left, it closes: what
-    /// came later would never run.
-    pub(crate) fn pop(&self, depth: usize) -> Option<Entry> {
-        let mut owed = self.lock();
-        if owed.entries.len() <= depth {
-            owed.closed |= depth == 0;
-            return None;
-        }
-        let mut entry = owed.entries.pop()?;
-        drop(owed);
-        self.live.paid(entry.as_mut().about().id);
-        Some(entry)
-    }
-
-    /// Takes everything and closes the stack, if nobody else can reach it; else takes nothing.
-    #[inline]
-    pub(crate) fn take_all_unless_shared(&self) -> Entries {
-        // Relaxed: a handle is made by whoever has the scope, before its body has ended.
-        if self.reachable.load(Ordering::Relaxed) {
-            return Entries::new();
-        }
-        let mut owed = self.lock();
-        owed.closed = true;
-        std::mem::take(&mut owed.entries)
-    }
-
-    #[inline]
-    pub(crate) fn set_paying(&self, paying: bool) {
-        self.paying.store(paying, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_paying(&self) -> bool {
-        self.paying.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn make_reachable(&self) {
-        self.reachable.store(true, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn paid(&self, id: u32) {
-        self.live.paid(id);
-    }
-
-    /// Puts back a cleanup that was cut while it ran.
-    pub(crate) fn put_back(&self, mut entry: Entry) {
-        let about = entry.as_mut().about();
-        self.live.owes(about.id, about.place);
-        self.lock().entries.push(entry);
-    }
-
-    /// Takes a cleanup out, wherever it is.
-    pub(crate) fn take(&self, deferred: AsyncDeferred) -> Option<Entry> {
-        let mut owed = self.lock();
-        let at = owed.entries.iter_mut().rposition(|entry| entry.as_mut().about().id == deferred.0)?;
-        let entry = owed.entries.remove(at);
-        drop(owed);
-        self.live.paid(deferred.0);
-        Some(entry)
-    }
-
-    /// Whether nothing can be registered any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
-    /// Puts a cleanup on top.
-    #[inline]
-    fn put(&self, mut entry: Entry) -> Result<AsyncDeferred, (Entry, ScopeClosed)> {
-        let about = entry.as_mut().about();
-        let (id, place) = (about.id, about.place);
-        let mut owed = self.lock();
-        if owed.closed {
-            drop(owed);
-            return Err((entry, ScopeClosed {}));
-        }
-        owed.entries.push(entry);
-        drop(owed);
-        self.live.owes(id, place);
-        Ok(AsyncDeferred(id))
-    }
-
-    pub(crate) fn disarm(&self, deferred: AsyncDeferred) -> bool {
-        let Some(mut entry) = self.take(deferred) else { return false };
-        entry.as_mut().about().registration.finish(Finished::Disarmed);
-        true
-    }
-
-    /// Moves everything pending on top of what another stack owes, or nothing.
-    pub(crate) fn move_to(&self, other: &Shared) -> Result<(), ScopeClosed> {
-        if std::ptr::eq(self, other) {
-            return Ok(());
-        }
-        let mut moved = Vec::new();
-        self.with_both(other, |from, to| {
-            if to.closed {
-                return Err(ScopeClosed {});
-            }
-            for mut entry in from.entries.drain(..) {
-                let about = entry.as_mut().about();
-                moved.push((about.id, about.place));
-                to.entries.push(entry);
-            }
-            Ok(())
-        })?;
-        self.live.paid_all();
-        moved.into_iter().for_each(|(id, place)| other.live.owes(id, place));
-        Ok(())
-    }
-
-    /// Moves one of them on top of what another stack owes, or leaves it where it is.
-    pub(crate) fn move_one_to(&self, deferred: AsyncDeferred, other: &Shared) -> Result<(), ScopeClosed> {
-        if std::ptr::eq(self, other) {
-            return Ok(());
-        }
-        let place = self.with_both(other, |from, to| {
-            let at = from.entries.iter_mut().rposition(|entry| entry.as_mut().about().id == deferred.0);
-            let (false, Some(at)) = (to.closed, at) else { return Err(ScopeClosed {}) };
-            let mut entry = from.entries.remove(at);
-            let place = entry.as_mut().about().place;
-            to.entries.push(entry);
-            Ok(place)
-        })?;
-        self.live.paid(deferred.0);
-        other.live.owes(deferred.0, place);
-        Ok(())
-    }
-
-    /// Holds both at once, always in the same order.
-    fn with_both<T>(&self, other: &Shared, body: impl FnOnce(&mut Owed, &mut Owed) -> T) -> T {
-        if std::ptr::from_ref(self).addr() < std::ptr::from_ref(other).addr() {
-            let (mut mine, mut theirs) = (self.lock(), other.lock());
-            body(&mut mine, &mut theirs)
-        } else {
-            let (mut theirs, mut mine) = (other.lock(), self.lock());
-            body(&mut mine, &mut theirs)
-        }
-    }
-
-    /// How the body ended, for whoever pays.
-    pub(crate) fn how(&self) -> How {
-        self.lock().how.unwrap_or(How::Cancelled)
-    }
-
-    fn tasks(&self) -> Vec<AbortHandle> {
-        let mut owed = self.lock();
-        owed.entries.iter_mut().filter_map(|entry| entry.as_mut().about().kind.abort.clone()).collect()
-    }
-
-    pub(crate) fn end(&self, how: How) {
-        self.lock().how = Some(how);
-    }
-
-    /// The places of what is pending, for the report of what could not be run.
-    pub(crate) fn places(&self) -> Vec<String> {
-        let places: Vec<_> =
-            self.lock().entries.iter_mut().rev().map(|entry| entry.as_mut().about().place).collect();
-        places.into_iter().map(|place| Place(place).to_string()).collect()
-    }
-
-    #[inline]
-    fn lock(&self) -> Guard<'_, Owed> {
-        self.owed.lock()
-    }
-}
-
-#[cfg(all(test, epilogue_loom))]
-mod loom_tests {
-    use std::task::{Context, Poll, Waker};
-
-    use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::pay::IntoReport;
-
-    /// Pays everything; the cleanups here never wait.
-    fn pay(shared: &Shared) {
-        let mut pay = std::pin::pin!(Pay::down(shared, 0, IntoReport(How::Returned)));
-        let polled = pay.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert_eq!(polled, Poll::Ready(()));
-    }
-
-    fn owe(shared: &Shared, ran: &Arc<AtomicUsize>) -> bool {
-        let ran = ran.clone();
-        let cleanup = move |_| async move {
-            ran.fetch_add(1, Ordering::Relaxed);
-        };
-        shared.push(cleanup, Kind::default(), Location::caller()).is_ok()
-    }
-
-    #[test]
-    fn what_was_taken_on_is_paid_and_what_came_too_late_is_refused() {
-        crate::sync::model(|| {
-            let shared = Arc::new(Shared::new(Live::default()));
-            let ran = Arc::new(AtomicUsize::new(0));
-            assert!(owe(&shared, &ran));
-            let other = {
-                let (shared, ran) = (shared.clone(), ran.clone());
-                loom::thread::spawn(move || owe(&shared, &ran))
-            };
-            pay(&shared);
-            let taken = other.join().unwrap();
-            assert_eq!(ran.load(Ordering::Relaxed), 1 + usize::from(taken));
-            assert!(!owe(&shared, &ran), "it is closed");
-        });
-    }
-
-    #[test]
-    fn two_payers_pay_each_cleanup_once() {
-        crate::sync::model(|| {
-            let shared = Arc::new(Shared::new(Live::default()));
-            let ran = Arc::new(AtomicUsize::new(0));
-            assert!(owe(&shared, &ran) && owe(&shared, &ran));
-            let other = {
-                let shared = shared.clone();
-                loom::thread::spawn(move || pay(&shared))
-            };
-            pay(&shared);
-            other.join().unwrap();
-            assert_eq!(ran.load(Ordering::Relaxed), 2);
-        });
     }
 }

@@ -14,7 +14,8 @@ use crate::boundary::isolated_with;
 use crate::debts::Debts;
 use crate::policy::{TaskPanic, stop_the_program};
 use crate::scope::ScopeHandle;
-use crate::stack::{AsyncDeferred, ScopeClosed, Shared};
+use crate::shared::Shared;
+use crate::stack::{AsyncDeferred, ScopeClosed};
 
 /// A task that its scope awaits. A future: its result, or why there is none.
 ///

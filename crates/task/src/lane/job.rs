@@ -7,7 +7,7 @@ use epilogue_scope::How;
 use super::{place, state};
 use crate::debts::{Debts, Owing};
 use crate::pay::{IntoReport, Pay};
-use crate::stack::Shared;
+use crate::shared::Shared;
 
 /// A runtime may go away under a job, and the lane's thread may fail to make one; not without end.
 const MOST_DROPS: u8 = 8;

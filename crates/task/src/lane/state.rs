@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::Adopted;
-use crate::stack::Shared;
+use crate::shared::Shared;
 
 /// The lane of this process.
 pub(super) static LANE: Lane = Lane { state: Mutex::new(State::new()), changed: Condvar::new() };
