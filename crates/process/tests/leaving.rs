@@ -82,7 +82,7 @@ fn a_task_that_run_knows_nothing_of_is_paid_for_after_it() {
 #[test]
 fn a_lane_that_hangs_cannot_hold_the_exit_and_is_named() {
     let stderr = leaves("lane-hangs", &[], 0);
-    assert!(stderr.contains("not begun: ") && stderr.contains("leaves.rs:"), "{stderr}");
+    assert!(stderr.contains("not begun: ") && stderr.contains("leaves/lane.rs:"), "{stderr}");
 }
 
 #[test]

@@ -265,7 +265,7 @@ mod loom_tests {
     use loom::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::pay::IntoReport;
+    use crate::pay::{IntoReport, Pay};
 
     /// Pays everything; the cleanups here never wait.
     fn pay(shared: &Shared) {
