@@ -134,11 +134,11 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
         "epilogue: {} ({}) was started after the stop and is stopped at once",
         step.name, step.place
     ));
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let inner = Arc::clone(inner);
-    runtime.spawn(async move {
+    // There may be no runtime here, and the program's may be gone in a moment.
+    lane::run_there(async move {
         let budget = inner.grace.budget();
-        stop_one(&inner, step, Duration::from_secs(1), budget).await
+        stop_one(&inner, step, Duration::from_secs(1), budget).await;
     });
 }
 

@@ -289,3 +289,20 @@ async fn a_body_whose_drop_panics_does_not_skip_the_stop() {
     .await;
     assert_eq!(outcomes(&report), [("pool", &StepOutcome::Ok)]);
 }
+
+#[test]
+fn what_is_registered_after_the_stop_and_without_a_runtime_is_paid_all_the_same() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let kept = std::sync::Mutex::new(None);
+    runtime.block_on(run_with(Options::embedded(), async |app: &App| {
+        *kept.lock().unwrap() = Some(app.clone());
+        Ok(())
+    }));
+    drop(runtime);
+    let (tell, told) = std::sync::mpsc::channel();
+    kept.into_inner().unwrap().unwrap().defer("late", async move || {
+        tell.send(()).unwrap();
+        Ok(())
+    });
+    told.recv_timeout(Duration::from_secs(10)).unwrap();
+}
