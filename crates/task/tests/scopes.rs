@@ -291,8 +291,10 @@ async fn what_goes_wrong_on_the_lane_is_reported_and_counted() {
 #[tokio::test]
 async fn an_async_scope_is_on_the_list_of_live_scopes() {
     epilogue_scope::record::list_live_scopes(true);
+    let mut context = epilogue_scope::record::Context::of_task("outbox");
+    context.trace = Some(0xfeed);
     let task = tokio::spawn(epilogue_task::isolated(
-        epilogue_scope::record::Context::of_task("outbox"),
+        context,
         async_scope(async |s| {
             s.defer(async |_| ());
             tokio::task::yield_now().await;
@@ -310,6 +312,7 @@ async fn an_async_scope_is_on_the_list_of_live_scopes() {
     };
     assert!(found.function.contains("an_async_scope_is_on_the_list"), "{}", found.function);
     assert!(found.pending[0].place.contains("scopes.rs:"));
+    assert_eq!(found.trace, Some(0xfeed));
     task.abort();
     epilogue_scope::record::list_live_scopes(false);
 }
