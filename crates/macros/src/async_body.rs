@@ -75,9 +75,10 @@ pub(crate) fn register(placed: &Placed) -> TokenStream {
     let Call::Async { when, how, body } = &placed.call else { return TokenStream::new() };
     let (stack, span, body) = (async_stack(), placed.span, braced(body, placed.span));
     let method = match when {
-        When::Always => quote!(defer),
-        When::Err => quote!(defer_err),
-        When::Ok => quote!(defer_ok),
+        // At the user's place: it is asked who called.
+        When::Always => quote_spanned!(span=> defer),
+        When::Err => quote_spanned!(span=> defer_err),
+        When::Ok => quote_spanned!(span=> defer_ok),
     };
     match how {
         Some(how) => {
@@ -136,7 +137,8 @@ fn aware_split(context: &mut Context, rest: &[Stmt], placed: &Placed) -> syn::Re
         Call::Sometimes { when, moves, body } => {
             let body = expression(body, span);
             let moves = moves.then(|| quote_spanned!(span=> move));
-            let kind = if *when == When::Err { quote!(on_err) } else { quote!(on_ok) };
+            let kind =
+                if *when == When::Err { quote_spanned!(span=> on_err) } else { quote_spanned!(span=> on_ok) };
             quote_spanned!(span=> ::epilogue::__private::#kind::<#output, _>(#moves || #body))
         }
         _ => return Ok(TokenStream::new()),

@@ -1,7 +1,7 @@
 //! Calls inside a statement: in a loop, a branch, a block.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::quote_spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{Error, Expr, ExprAsync, ExprClosure, ExprConst, Item, Macro, Stmt, Token};
 
@@ -141,7 +141,11 @@ impl Rewrite<'_> {
             Call::Sometimes { when, moves, body } => {
                 let body = expression(body, span);
                 let moves = moves.then(|| quote_spanned!(span=> move));
-                let method = if *when == When::Err { quote!(defer_err) } else { quote!(defer_ok) };
+                let method = if *when == When::Err {
+                    quote_spanned!(span=> defer_err)
+                } else {
+                    quote_spanned!(span=> defer_ok)
+                };
                 quote_spanned!(span=> #pile.#method(#moves || #body))
             }
             Call::Async { .. } => crate::async_body::register(placed),

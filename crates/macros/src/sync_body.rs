@@ -83,7 +83,11 @@ pub(crate) fn inline(placed: &Placed) -> TokenStream {
         Call::Sometimes { when, moves, body } => {
             let body = expression(body, span);
             let moves = moves.then(|| quote_spanned!(span=> move));
-            let method = if *when == When::Err { quote!(pay_err) } else { quote!(pay_ok) };
+            let method = if *when == When::Err {
+                quote_spanned!(span=> pay_err)
+            } else {
+                quote_spanned!(span=> pay_ok)
+            };
             quote_spanned!(span=> #end.#method(#place, #moves || #body);)
         }
         _ => TokenStream::new(),

@@ -225,3 +225,25 @@ async fn what_is_borrowed_mutably_may_be_returned_and_what_is_kept_may_be_awaite
     assert_eq!(*Pool(1).next().await.unwrap(), 2);
     assert_eq!(tokio::spawn(kept()).await.unwrap().unwrap(), 3);
 }
+
+#[tokio::test]
+async fn the_place_of_an_error_is_the_users_line() {
+    #[scoped]
+    async fn work() -> Result<(), CleanupErrors> {
+        defer!(async { Err::<(), _>("here") }); // LINE 1
+        defer!(async |_| Err::<(), _>("here")); // LINE 2
+        for _ in 0..1 {
+            defer_ok!(async { Err::<(), _>("here") }); // LINE 3
+        }
+        Ok(())
+    }
+    let line =
+        |end: &str| include_str!("scoped_async.rs").lines().position(|line| line.ends_with(end)).unwrap() + 1;
+    let places: Vec<_> = work().await.unwrap_err().errors().iter().map(|error| error.place.clone()).collect();
+    let expected =
+        ["// LINE 3", "// LINE 2", "// LINE 1"].map(|end| format!("scoped_async.rs:{}", line(end)));
+    for (place, expected) in places.iter().zip(&expected) {
+        assert!(place.ends_with(expected), "{places:?} {expected:?}");
+    }
+    assert_eq!(places.len(), 3);
+}

@@ -160,6 +160,10 @@ impl fmt::Display for ExitReport {
             }
             writeln!(f)?;
         }
+        if self.cleanup_failures > 0 {
+            let count = self.cleanup_failures;
+            writeln!(f, "  failed beside these steps: {count} cleanup(s), reported above when they did")?;
+        }
         for what in self.abandoned() {
             writeln!(f, "  abandoned: {what}")?;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use epilogue_scope::Caught;
 use epilogue_scope::record::Context;
-use epilogue_task::{isolated, lane};
+use epilogue_task::{Debts, isolated_with, lane};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -97,7 +97,8 @@ where
     let app = App::new(options, grace);
     let process = app.inner.options.owns_process.then(|| OwnedProcess::take(&app.inner));
 
-    let end = drive_body(&app, body).await;
+    let debts = Debts::new();
+    let end = drive_body(&app, debts.clone(), body).await;
     let (trigger, body_dropped) = settle_trigger(&app.inner, end).await;
     if !stop::claim(&app.inner) {
         // The exit hook drives the stop, and the process ends when it is done.
@@ -108,6 +109,8 @@ where
         app.inner.run_thread.store(ThreadMark::here().word(), Ordering::Release);
     }
     stop::announce(&app.inner);
+    // What futures of the body owed when they were dropped may need what the body has started.
+    stop::settle_debts(&app.inner, &debts).await;
     let steps = stop::pay(&app.inner).await;
     let report = conclude(&app.inner, trigger, body_dropped, steps);
     if let Some(process) = process {
@@ -159,11 +162,11 @@ enum BodyEnd {
     Dropped,
 }
 
-async fn drive_body<F>(app: &App, body: F) -> BodyEnd
+async fn drive_body<F>(app: &App, debts: Debts, body: F) -> BodyEnd
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
-    let mut body = Box::pin(isolated(Context::default(), body(app)));
+    let mut body = Box::pin(isolated_with(Context::default(), debts, body(app)));
     tokio::select! {
         biased;
         end = &mut body => return BodyEnd::Ended(end),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use epilogue_scope::record::Finished;
-use epilogue_task::lane;
+use epilogue_task::{Debts, lane};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -91,6 +91,17 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
     }
     inner.set_current("");
     reports
+}
+
+/// Waits for what the body's dropped futures owe, as long as the steps do not need the time.
+pub(crate) async fn settle_debts(inner: &Inner, debts: &Debts) {
+    let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
+    let end = began + inner.grace.budget();
+    let limit = end.saturating_duration_since(Instant::now()).saturating_sub(inner.floors());
+    tokio::select! {
+        () = debts.paid() => {}
+        () = cut(inner, Instant::now(), limit, Duration::from_secs(1)) => {}
+    }
 }
 
 /// Waits for the async cleanups of futures that were dropped, and for a thread that called `exit`

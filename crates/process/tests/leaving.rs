@@ -205,6 +205,7 @@ fn what_cannot_be_printed_does_not_end_the_stop() {
 #[test]
 fn what_a_cancelled_task_owes_is_paid_before_what_it_uses_is_closed() {
     leaves("worker-rolls-back", &["the worker rolls back", "the pool closes"], 0);
+    leaves("body-cuts-a-future", &["the job rolls back", "the pool closes"], 0);
 }
 
 #[test]

@@ -27,7 +27,6 @@ pub(crate) fn runtime_dropped() -> ExitCode {
 }
 
 pub(crate) fn shutdown_background() -> ExitCode {
-    epilogue_scope::record::list_live_scopes(true);
     let runtime = workers();
     runtime.block_on(async {
         tokio::spawn(owing());
@@ -174,6 +173,27 @@ pub(crate) fn worker_rolls_back() -> ExitCode {
             }),
         );
         let _ = has_begun.await;
+        Ok(())
+    }))
+}
+
+pub(crate) fn body_cuts_a_future() -> ExitCode {
+    workers().block_on(run(async |app: &App| {
+        app.defer("pool", async || {
+            say("the pool closes");
+            Ok(())
+        });
+        tokio::select! {
+            biased;
+            () = async_scope(async |s| {
+                s.defer(async |_| {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    say("the job rolls back");
+                });
+                pending().await
+            }) => {}
+            () = tokio::task::yield_now() => {}
+        }
         Ok(())
     }))
 }

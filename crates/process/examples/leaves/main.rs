@@ -43,10 +43,13 @@ const WAYS: &[Way] = &[
     ("step-cannot-be-printed", worst::step_cannot_be_printed),
     ("payload-cannot-be-printed", worst::payload_cannot_be_printed),
     ("worker-rolls-back", lane::worker_rolls_back),
+    ("body-cuts-a-future", lane::body_cuts_a_future),
     ("impossible-grace", worst::impossible_grace),
 ];
 
 fn main() -> ExitCode {
+    // Before the first scope is entered: one that is entered while the list is off is not on it.
+    epilogue_scope::record::list_live_scopes(true);
     let wanted = std::env::args().nth(1).unwrap_or_default();
     match WAYS.iter().find(|(name, _)| *name == wanted) {
         Some((_, leave)) => leave(),
