@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote_spanned;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Error, Expr, ExprAsync, ExprClosure, ExprConst, Item, Macro, Stmt, Token};
+use syn::{Attribute, Error, Expr, ExprAsync, ExprClosure, ExprConst, Item, Macro, Stmt, Token};
 
 use crate::call::{Call, Placed, When, hidden_in, ours};
 use crate::context::{self, Context, expression};
@@ -163,19 +163,23 @@ impl Rewrite<'_> {
     }
 }
 
+impl Rewrite<'_> {
+    /// A call of ours; nothing for any other macro, and for one that cannot be read.
+    fn call(&mut self, mac: &Macro, attributes: &[Attribute]) -> Option<Placed> {
+        Placed::read(mac, attributes).unwrap_or_else(|error| {
+            join(&mut self.error, error);
+            None
+        })
+    }
+}
+
 impl VisitMut for Rewrite<'_> {
     fn visit_stmt_mut(&mut self, statement: &mut Stmt) {
         if let Stmt::Macro(mac) = statement
-            && ours(&mac.mac).is_some()
+            && let Some(placed) = self.call(&mac.mac, &mac.attrs)
         {
-            match Placed::read(&mac.mac, &mac.attrs) {
-                Ok(Some(placed)) => {
-                    let entry = placed.with_attributes(self.entry(&placed));
-                    *statement = Stmt::Expr(Expr::Verbatim(entry), Some(Token![;](placed.span)));
-                }
-                Ok(None) => {}
-                Err(error) => join(&mut self.error, error),
-            }
+            let entry = placed.with_attributes(self.entry(&placed));
+            *statement = Stmt::Expr(Expr::Verbatim(entry), Some(Token![;](placed.span)));
             return;
         }
         visit_mut::visit_stmt_mut(self, statement);
@@ -183,16 +187,9 @@ impl VisitMut for Rewrite<'_> {
 
     fn visit_expr_mut(&mut self, expression: &mut Expr) {
         if let Expr::Macro(mac) = expression
-            && ours(&mac.mac).is_some()
+            && let Some(placed) = self.call(&mac.mac, &mac.attrs)
         {
-            match Placed::read(&mac.mac, &mac.attrs) {
-                Ok(Some(placed)) => {
-                    let entry = placed.with_attributes(self.entry(&placed));
-                    *expression = Expr::Verbatim(entry);
-                }
-                Ok(None) => {}
-                Err(error) => join(&mut self.error, error),
-            }
+            *expression = Expr::Verbatim(placed.with_attributes(self.entry(&placed)));
             return;
         }
         visit_mut::visit_expr_mut(self, expression);
