@@ -92,18 +92,23 @@ pub(crate) fn exit_task_in_the_body_of_run() -> ExitCode {
 }
 
 pub(crate) fn two_threads_exit() -> ExitCode {
-    let (first, second) = std::sync::mpsc::channel();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (exits, has_exited) = std::sync::mpsc::channel();
     let slow = std::thread::spawn(move || {
         defer!({
-            let _ = first.send(());
-            std::thread::sleep(Duration::from_millis(200));
+            let _ = begun.send(());
+            // The other one is on its way out, too.
+            let _ = has_exited.recv();
             say("the first one's cleanup");
         });
         exit(3)
     });
-    let _ = second.recv();
-    let other = std::thread::spawn(|| {
-        defer!(say("the other one's"));
+    let _ = has_begun.recv();
+    let other = std::thread::spawn(move || {
+        defer!({
+            say("the other one's");
+            let _ = exits.send(());
+        });
         exit(4)
     });
     let _ = (other.join(), slow.join());

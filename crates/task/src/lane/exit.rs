@@ -12,7 +12,7 @@ use super::thread;
 /// A future that is dropped by a runtime going down in the background may come to the lane a moment
 /// after `main` has returned. So scopes that are alive still are given this long to come: no longer,
 /// because they may as well belong to a future that nobody drops.
-const LATE: Duration = Duration::from_millis(50);
+const LATE: Duration = Duration::from_millis(250);
 
 /// Makes the process wait for the lane when it exits.
 #[inline]
