@@ -94,17 +94,19 @@ pub fn waited_for_elsewhere(elsewhere: bool) {
 pub fn rescue() {
     state::LANE.release_all();
     // One that is in the middle of a cleanup keeps the order of the rest, for good or ill.
-    for (job, shared) in state::LANE.all().into_iter().filter(|(_, shared)| !shared.is_paying()) {
+    for (job, shared) in state::LANE.all() {
         let how = shared.how();
-        thread::send(Job::new(shared, how));
-        state::LANE.end(job);
+        if let Some(taken) = Job::take_over(shared, how) {
+            thread::send(taken);
+            state::LANE.end(job);
+        }
     }
 }
 
 /// Takes over what a scope owed whose future is gone.
 pub(crate) fn hand_over(shared: Arc<Shared>, how: How) {
     crate::os::arm_in_this_process();
-    place(Job::new(shared, how));
+    place(Job::first(shared, how));
 }
 
 /// Gives a job to a driver.

@@ -61,20 +61,33 @@ impl Outcomes for IntoReport {
 pub(crate) struct Pay<'a, O: Outcomes> {
     shared: &'a Shared,
     depth: usize,
+    payer: u64,
     outcomes: O,
     how: How,
     running: Option<Entry>,
     /// Taken off the stack at once, where nobody else can reach it; the newest is last.
     batch: Entries,
+    /// Of which was the cleanup that is running.
+    batched: bool,
     /// Of the cleanup that is running, if it has a limit.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a, O: Outcomes> Pay<'a, O> {
     #[inline]
-    pub(crate) fn down(shared: &'a Shared, depth: usize, outcomes: O) -> Pay<'a, O> {
+    pub(crate) fn down(shared: &'a Shared, depth: usize, payer: u64, outcomes: O) -> Pay<'a, O> {
         let how = outcomes.how();
-        Pay { shared, depth, outcomes, how, running: None, batch: Entries::new(), sleep: None }
+        Pay {
+            shared,
+            depth,
+            payer,
+            outcomes,
+            how,
+            running: None,
+            batch: Entries::new(),
+            batched: false,
+            sleep: None,
+        }
     }
 
     /// Pays everything; closes the stack.
@@ -82,15 +95,16 @@ impl<'a, O: Outcomes> Pay<'a, O> {
     pub(crate) fn all(shared: &'a Shared, outcomes: O) -> Pay<'a, O> {
         let batch = shared.take_all_unless_shared();
         let how = outcomes.how();
-        Pay { shared, depth: 0, outcomes, how, running: None, batch, sleep: None }
+        Pay { shared, depth: 0, payer: 0, outcomes, how, running: None, batch, batched: false, sleep: None }
     }
 
     fn next(&mut self) -> Option<Entry> {
+        self.batched = !self.batch.is_empty();
         if let Some(mut entry) = self.batch.pop() {
             self.shared.paid(entry.as_mut().about().id);
             return Some(entry);
         }
-        self.shared.pop(self.depth)
+        self.shared.pop(self.depth, self.payer)
     }
 
     /// Pays this one cleanup, which was taken off the stack, and no other.
@@ -99,10 +113,12 @@ impl<'a, O: Outcomes> Pay<'a, O> {
         Pay {
             shared,
             depth: usize::MAX,
+            payer: 0,
             outcomes,
             how,
             running: Some(entry),
             batch: Entries::new(),
+            batched: false,
             sleep: None,
         }
     }
@@ -174,10 +190,18 @@ impl<'a, O: Outcomes> Pay<'a, O> {
         }
     }
 
+    /// What came from the batch was popped by nobody.
+    fn paid_one(&self) {
+        if !self.batched {
+            self.shared.paid_one();
+        }
+    }
+
     #[cold]
     fn skip(&mut self, mut entry: Entry) {
         entry.as_mut().about().registration.finish(Finished::Disarmed);
         self.clear(&mut entry);
+        self.paid_one();
     }
 }
 
@@ -194,7 +218,6 @@ impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
                     continue;
                 }
                 this.running = Some(entry);
-                this.shared.set_paying(true);
             }
             let Some(mut entry) = this.running.take() else { continue };
             if this.poll_running(&mut entry, cx).is_pending() {
@@ -202,7 +225,7 @@ impl<O: Outcomes + Unpin> Future for Pay<'_, O> {
                 return Poll::Pending;
             }
             this.sleep = None;
-            this.shared.set_paying(false);
+            this.paid_one();
             if this.depth == usize::MAX {
                 return Poll::Ready(());
             }
@@ -222,7 +245,6 @@ impl<O: Outcomes> Drop for Pay<'_, O> {
 impl<O: Outcomes> Pay<'_, O> {
     #[cold]
     fn put_back(&mut self) {
-        self.shared.set_paying(false);
         if self.depth != usize::MAX {
             self.shared.end(self.how);
         }

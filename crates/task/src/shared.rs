@@ -21,8 +21,6 @@ pub(crate) struct Shared {
     live: Live,
     /// Somebody else may register: there is a handle, or there was one.
     reachable: AtomicBool,
-    /// A cleanup is running.
-    paying: AtomicBool,
 }
 
 #[derive(Default)]
@@ -31,16 +29,15 @@ struct Owed {
     /// Fixed when the body ends: a scope that is cancelled while it pays did not end so.
     how: Option<How>,
     closed: bool,
+    /// Who may pay: 0 for the owner, else a job of the lane.
+    payer: u64,
+    /// A cleanup is running.
+    paying: bool,
 }
 
 impl Shared {
     pub(crate) fn new(live: Live) -> Shared {
-        Shared {
-            owed: Lock::new(Owed::default()),
-            live,
-            reachable: AtomicBool::new(false),
-            paying: AtomicBool::new(false),
-        }
+        Shared { owed: Lock::new(Owed::default()), live, reachable: AtomicBool::new(false) }
     }
 
     #[inline]
@@ -65,13 +62,17 @@ impl Shared {
 
     /// The newest cleanup above `depth`. Asked for the very last one, with none left, it closes: what
     /// came later would never run.
-    pub(crate) fn pop(&self, depth: usize) -> Option<Entry> {
+    pub(crate) fn pop(&self, depth: usize, payer: u64) -> Option<Entry> {
         let mut owed = self.lock();
+        if owed.payer != payer {
+            return None;
+        }
         if owed.entries.len() <= depth {
             owed.closed |= depth == 0;
             return None;
         }
         let mut entry = owed.entries.pop()?;
+        owed.paying = true;
         drop(owed);
         self.live.paid(entry.as_mut().about().id);
         Some(entry)
@@ -89,13 +90,20 @@ impl Shared {
         std::mem::take(&mut owed.entries)
     }
 
+    /// The cleanup that was popped has come to its end.
     #[inline]
-    pub(crate) fn set_paying(&self, paying: bool) {
-        self.paying.store(paying, Ordering::Relaxed);
+    pub(crate) fn paid_one(&self) {
+        self.lock().paying = false;
     }
 
-    pub(crate) fn is_paying(&self) -> bool {
-        self.paying.load(Ordering::Relaxed)
+    /// Makes somebody else the payer, who alone gets anything from now on; not in the middle of a cleanup,
+    /// because the next one waits for that.
+    pub(crate) fn take_over(&self, payer: u64) -> bool {
+        let mut owed = self.lock();
+        if !owed.paying {
+            owed.payer = payer;
+        }
+        !owed.paying
     }
 
     pub(crate) fn make_reachable(&self) {
@@ -111,7 +119,9 @@ impl Shared {
     pub(crate) fn put_back(&self, mut entry: Entry) {
         let about = entry.as_mut().about();
         self.live.owes(about.id, about.place);
-        self.lock().entries.push(entry);
+        let mut owed = self.lock();
+        owed.paying = false;
+        owed.entries.push(entry);
     }
 
     /// Takes a cleanup out, wherever it is.
@@ -269,7 +279,7 @@ mod loom_tests {
 
     /// Pays everything; the cleanups here never wait.
     fn pay(shared: &Shared) {
-        let mut pay = std::pin::pin!(Pay::down(shared, 0, IntoReport(How::Returned)));
+        let mut pay = std::pin::pin!(Pay::down(shared, 0, 0, IntoReport(How::Returned)));
         let polled = pay.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(polled, Poll::Ready(()));
     }
@@ -312,6 +322,28 @@ mod loom_tests {
             pay(&shared);
             other.join().unwrap();
             assert_eq!(ran.load(Ordering::Relaxed), 2);
+        });
+    }
+
+    #[test]
+    fn who_takes_over_alone_pays_from_then_on() {
+        crate::sync::model(|| {
+            let shared = Arc::new(Shared::new(Live::default()));
+            let ran = Arc::new(AtomicUsize::new(0));
+            assert!(owe(&shared, &ran) && owe(&shared, &ran));
+            let former = {
+                let shared = shared.clone();
+                loom::thread::spawn(move || pay(&shared))
+            };
+            // Not while a cleanup is running: the next one waits for that.
+            while !shared.take_over(7) {
+                loom::thread::yield_now();
+            }
+            let before = ran.load(Ordering::Relaxed);
+            let left = shared.pending();
+            assert_eq!(before + left, 2);
+            former.join().unwrap();
+            assert_eq!(shared.pending(), left, "the former payer gets nothing any more");
         });
     }
 }

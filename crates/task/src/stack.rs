@@ -105,7 +105,7 @@ impl AsyncStack {
     /// Dropped in the middle, the rest, the cleanup that was running included, goes to the lane when
     /// the stack is dropped, with the ending the body had.
     pub async fn pay_down<R>(&self, depth: usize, attempt: &mut AsyncAttempt<R>) {
-        Pay::down(&self.0, depth, IntoAttempt(attempt)).await;
+        Pay::down(&self.0, depth, 0, IntoAttempt(attempt)).await;
     }
 
     /// Runs everything, newest first, for a body that has ended, and closes the stack.

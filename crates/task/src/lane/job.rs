@@ -23,7 +23,31 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(shared: Arc<Shared>, how: How) -> Job {
+    /// A job that alone pays what is owed; `None` where somebody is in the middle of it.
+    pub(super) fn take_over(shared: Arc<Shared>, how: How) -> Option<Job> {
+        let job = Job::new(shared, how);
+        let taken = job.shared.as_ref().is_some_and(|shared| shared.take_over(job.id));
+        if taken {
+            return Some(job);
+        }
+        job.forget();
+        None
+    }
+
+    /// The owner is gone, and nobody else has it.
+    pub(super) fn first(shared: Arc<Shared>, how: How) -> Job {
+        let job = Job::new(shared, how);
+        if let Some(shared) = &job.shared {
+            shared.take_over(job.id);
+        }
+        job
+    }
+
+    fn forget(mut self) {
+        self.shared = None;
+    }
+
+    fn new(shared: Arc<Shared>, how: How) -> Job {
         let id = state::LANE.begin(&shared);
         Job { shared: Some(shared), how, owing: Debts::owing(), dropped: 0, id }
     }
@@ -35,7 +59,7 @@ impl Job {
     /// Pays everything.
     pub(super) async fn run(mut self) {
         if let Some(shared) = self.shared.clone() {
-            Pay::down(&shared, 0, IntoReport(self.how)).await;
+            Pay::down(&shared, 0, self.id, IntoReport(self.how)).await;
         }
         self.shared = None;
     }
