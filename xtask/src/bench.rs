@@ -7,8 +7,8 @@ use std::process::Command;
 
 use crate::packages::is_there;
 
-/// One line of the table: which group, who, and whose counterpart it is in Go.
-const GO: [(&str, &str, f64); 16] = [
+/// A line of the table, its counterpart in Go, and how many operations that one measures at once.
+const GO: [(&str, &str, f64); 15] = [
     ("one/by hand", "ByHand", 1.0),
     ("one/defer!", "One", 1.0),
     ("eight/defer!", "Eight", 1.0),
@@ -23,7 +23,6 @@ const GO: [(&str, &str, f64); 16] = [
     ("panic, 100 frames/defer!", "Deferring100", 1.0),
     ("panic, 100 frames/catch and raise in each", "Catching100", 1.0),
     ("panic, 100 frames/#[scoped], each looks at the ending", "Catching100", 1.0),
-    ("task exit, 3 defers/resume_unwind alone", "-", 1.0),
     ("task exit, 3 defers/exit_task", "Goexit3-Return3", 1.0),
 ];
 

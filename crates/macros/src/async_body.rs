@@ -12,7 +12,7 @@ use syn::{Error, Stmt};
 use crate::call::{Call, Placed, When};
 use crate::context::{Context, async_stack, braced, end, expression, place};
 use crate::nested;
-use crate::sync_body::{apart, finish, guard, knows_errors};
+use crate::sync_body::{apart, finish, guard, knows_errors, knows_failure};
 
 /// Rewrites the statements from here to the end of the function.
 pub(crate) fn expand(context: &mut Context, statements: &[Stmt]) -> syn::Result<TokenStream> {
@@ -162,17 +162,13 @@ fn attempt(context: &mut Context, statement: TokenStream, rest: &[Stmt]) -> syn:
     let rest = expand(context, &rest)?;
     context.bounded = outside;
     let (returns, end, knows) = (context.returns(), end(), knows_errors(context));
+    let failure = knows_failure(&quote!(of_async_attempt));
     Ok(quote! {
         #(#items)*
         let mut #end = ::epilogue::__private::attempt_async(
             ::epilogue::__private::call_async(async || #returns { #statement #rest })
         ).await;
-        {
-            #[allow(unused_imports)]
-            use ::epilogue::__private::{CanFail as _, CannotFail as _};
-            let __failed = (&::epilogue::__private::Kind::of_async_attempt(&#end)).failed();
-            #end.set_failed(__failed);
-        }
+        #failure
         #knows
     })
 }

@@ -112,16 +112,12 @@ fn split(
     context.bounded = outside;
     let (returns, end) = (context.returns(), end());
     let (finish, knows) = (finish(context, span), knows_errors(context));
+    let failure = knows_failure(&quote!(of_attempt));
     Ok(quote! {
         #(#items)*
         let mut #end = ::epilogue::__private::Attempt::new();
         #end.run(|| #returns { #statement #rest });
-        {
-            #[allow(unused_imports)]
-            use ::epilogue::__private::{CanFail as _, CannotFail as _};
-            let __failed = (&::epilogue::__private::Kind::of_attempt(&#end)).failed();
-            #end.set_failed(__failed);
-        }
+        #failure
         #knows
         #code
         #finish
@@ -131,6 +127,17 @@ fn split(
 /// Items are known in the whole block that they stand in: they stay outside of the closure.
 pub(crate) fn apart(statements: &[Stmt]) -> (Vec<Stmt>, Vec<Stmt>) {
     statements.iter().cloned().partition(|statement| matches!(statement, Stmt::Item(_)))
+}
+
+/// Whether the function failed is asked of its result's type, by the kind of attempt that holds it.
+pub(crate) fn knows_failure(of: &TokenStream) -> TokenStream {
+    let end = end();
+    quote! {{
+        #[allow(unused_imports)]
+        use ::epilogue::__private::{CanFail as _, CannotFail as _};
+        let __failed = (&::epilogue::__private::Kind::#of(&#end)).failed();
+        #end.set_failed(__failed);
+    }}
 }
 
 /// A cleanup's error makes a failure of the function, if its result can hold it: the cleanups that look

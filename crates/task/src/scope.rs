@@ -228,12 +228,9 @@ impl AsyncScope {
         policy: TaskPanic,
         task: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
-        let (task, owed) = task::spawn(name, policy, task);
         self.stack.0.make_reachable();
-        let place = Location::caller();
-        let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
-        match self.stack.0.push(owed, kind, place) {
-            Ok(deferred) => task.owed_by(Arc::downgrade(&self.stack.0), deferred),
+        match spawn_into(&self.stack.0, name, policy, task, Location::caller()) {
+            Ok(task) => task,
             Err(_) => unreachable!("a scope is closed by its owner, which still lends it"),
         }
     }
@@ -313,18 +310,28 @@ impl ScopeHandle {
         name: &str,
         task: impl Future<Output = T> + Send + 'static,
     ) -> Result<Task<T>, ScopeClosed> {
-        let place = Location::caller();
         if self.0.is_closed() {
             return Err(ScopeClosed::new());
         }
-        let (task, owed) = task::spawn(name, TaskPanic::Isolate, task);
-        let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
-        match self.0.push(owed, kind, place) {
-            Ok(deferred) => Ok(task.owed_by(Arc::downgrade(&self.0), deferred)),
-            Err(closed) => {
-                task.abort();
-                Err(closed)
-            }
+        spawn_into(&self.0, name, TaskPanic::Isolate, task, Location::caller())
+    }
+}
+
+/// Spawns a task that the scope owes the end of. One that closes that very moment aborts it.
+fn spawn_into<T: Send + 'static>(
+    scope: &Arc<Shared>,
+    name: &str,
+    policy: TaskPanic,
+    task: impl Future<Output = T> + Send + 'static,
+    place: &'static Location<'static>,
+) -> Result<Task<T>, ScopeClosed> {
+    let (task, owed) = task::spawn(name, policy, task);
+    let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
+    match scope.push(owed, kind, place) {
+        Ok(deferred) => Ok(task.owed_by(Arc::downgrade(scope), deferred)),
+        Err(closed) => {
+            task.abort();
+            Err(closed)
         }
     }
 }

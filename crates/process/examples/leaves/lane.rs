@@ -46,8 +46,9 @@ pub(crate) fn begun_on_a_dying_runtime() -> ExitCode {
             s.defer(async |_| say("the next one"));
             s.defer(async move |_| {
                 let _ = begun.send(());
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                say("unlikely");
+                // A timer of the runtime that dies, which does not end by itself.
+                tokio::time::sleep(Duration::from_secs(3600)).await;
+                say("not reached");
             });
         }));
         let _ = has_begun.await;
