@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 
 use crate::boundary::raised_by;
 use crate::chain::{Chain, Mark, Payload};
-use crate::cleanup::CleanupError;
+use crate::cleanup::{BoxError, CleanupError};
 use crate::ending::{Ending, How, More, Wrong};
 use crate::record::{Finished, Live, Registration};
 use crate::report::Place;
@@ -77,25 +77,42 @@ type Running = Cell<Option<Registration>>;
 /// `top` comes from a stack whose closures take this kind of `Ending`, and nothing was pushed onto
 /// or popped from that stack since.
 #[inline]
-unsafe fn one<R>(mut top: Top, ending: &mut Ending<'_, R>, running: &Running) {
+unsafe fn one<R>(top: Top, ending: &mut Ending<'_, R>, running: &Running) {
     let place = top.place;
+    // SAFETY: this function's contract.
+    let error = unsafe { run_on_record(top, ending, running) };
+    ending.ran(Place(place), error);
+}
+
+/// Runs one cleanup, and tells the record what became of it, unless it raises.
+///
+/// # Safety
+///
+/// `top` comes from a stack whose closures take an `A`, and nothing was pushed onto or popped from that
+/// stack since.
+#[inline(always)]
+unsafe fn run_on_record<A>(mut top: Top, argument: &mut A, running: &Running) -> Option<BoxError> {
     let recorded = top.registration.is_on_record();
     if recorded {
         running.set(Some(std::mem::take(&mut top.registration)));
     }
     // SAFETY: this function's contract.
-    let error = unsafe { top.run(ending) };
+    let error = unsafe { top.run(argument) };
     if recorded && let Some(mut registration) = running.take() {
         registration.finish(if error.is_some() { Finished::Failed } else { Finished::Ran });
     }
-    ending.ran(Place(place), error);
+    error
+}
+
+fn record_panic(running: &Running) {
+    if let Some(mut registration) = running.take() {
+        registration.finish(Finished::Panicked);
+    }
 }
 
 #[cold]
 fn overtaken<R>(newer: Chain, ending: &mut Ending<'_, R>, running: &Running) {
-    if let Some(mut registration) = running.take() {
-        registration.finish(Finished::Panicked);
-    }
+    record_panic(running);
     ending.overtaken(Some(newer));
 }
 
@@ -122,26 +139,16 @@ pub(crate) fn pile(owed: &mut Stack<'_, How>, mut how: How, errors: &mut Vec<Cle
     while !owed.is_empty() {
         let running: Running = Cell::new(None);
         let raised = raised_by(|| {
-            while let Some(mut top) = owed.pop() {
+            while let Some(top) = owed.pop() {
                 let place = top.place;
-                let recorded = top.registration.is_on_record();
-                if recorded {
-                    running.set(Some(std::mem::take(&mut top.registration)));
-                }
                 // SAFETY: it was just popped from a stack whose closures take a `How`.
-                let error = unsafe { top.run(&mut how) };
-                if recorded && let Some(mut registration) = running.take() {
-                    registration.finish(if error.is_some() { Finished::Failed } else { Finished::Ran });
-                }
-                if let Some(error) = error {
+                if let Some(error) = unsafe { run_on_record(top, &mut how, &running) } {
                     errors.push(CleanupError::new(Place(place), error));
                 }
             }
         });
         if let Some(newer) = raised {
-            if let Some(mut registration) = running.take() {
-                registration.finish(Finished::Panicked);
-            }
+            record_panic(&running);
             chain.append(newer);
         }
     }
