@@ -1,0 +1,788 @@
+//! A journal in a file.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::commit::GroupCommit;
+use crate::error::JournalError;
+use crate::header::{Meta, NewMeta, Tier};
+use crate::layout::{Geometry, control};
+use crate::log::{Log, LogError, New, Placed};
+use crate::medium::{FileMedium, Medium, Positioned};
+use crate::os;
+use crate::scan::{Entry, Scan};
+use crate::slot::{BODY_MAX, FLAG_POWER, Kind, Seed};
+use crate::word::{Phase, PhaseWord, State, StateWord};
+
+/// A record of what is owed, in a file that outlives the process.
+///
+/// Any number of threads and processes may write to it at once, all on one machine. Every method that
+/// returns `Ok` has done its work for every one of them, whatever happens to this process next.
+pub struct Journal {
+    path: PathBuf,
+    meta: Meta,
+    log: Log<FileMedium>,
+    commit: GroupCommit,
+}
+
+/// A process, as it cannot be mistaken for a later one with the same pid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessId {
+    /// Its pid, in the journal's PID namespace; 0 for none.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot; 0 where that was not yet known.
+    pub start: u64,
+}
+
+/// How the owner of a journal ended, for cleanups that run on failure only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// Nobody knows.
+    Unknown,
+    /// With this code.
+    Exited(u8),
+    /// By this signal.
+    Signalled(u8),
+}
+
+/// What is to be registered.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The scope that owes it, from [`Journal::new_scope`]; 1 is that of the whole run.
+    pub scope: u64,
+    /// Now, in milliseconds since 1970. A journal does not read clocks.
+    pub time_ms: u64,
+    /// What is owed, at most [`BODY_MAX`] bytes.
+    pub body: &'a [u8],
+    /// How far the promise reaches; not farther than that of the journal.
+    pub tier: Tier,
+}
+
+/// A registration: what its owner disarms it with.
+#[derive(Clone, Copy, Debug)]
+pub struct Registered {
+    placed: Placed,
+    power: bool,
+}
+
+impl Registered {
+    /// The id of the record.
+    pub fn id(&self) -> u64 {
+        self.placed.lsn
+    }
+}
+
+/// What came of a disarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disarm {
+    /// It will not run.
+    Disarmed,
+    /// It was disarmed, or dropped, before.
+    Already,
+    /// It is being run, was tried, or is done: the caller now knows that it ran.
+    TooLate(State),
+}
+
+/// What came of a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paid {
+    /// It ran.
+    Done,
+    /// It failed, and is still owed.
+    Failed,
+    /// It is kept for an operator.
+    Parked,
+}
+
+/// What a disarm that comes after this state is told.
+fn settled(state: State) -> Disarm {
+    match state {
+        State::Running | State::Failed | State::Parked | State::Done => Disarm::TooLate(state),
+        _ => Disarm::Already,
+    }
+}
+
+/// The right to pay a journal: valid until somebody else takes it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// Its number: a fence for what the cleanups touch. It only grows.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl Journal {
+    /// Makes a journal, for this user alone. Nothing may be at `path`.
+    ///
+    /// With `mapping` off it is read and written at positions, as on a file system where a mapping is
+    /// not safe; there, that is done anyhow.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`]. Then nothing is left at `path`.
+    pub fn create(path: &Path, new: NewMeta, mapping: bool) -> Result<Journal, JournalError> {
+        let io = |doing| move |source| JournalError::Io { path: path.to_owned(), doing, source };
+        let file = os::create_private(path).map_err(io("creating it"))?;
+        Journal::fill(path, file, new, mapping).inspect_err(|_| {
+            // Half a journal is none; what cannot be removed is not read as one either.
+            let _ = std::fs::remove_file(path);
+        })
+    }
+
+    fn fill(path: &Path, file: File, new: NewMeta, mapping: bool) -> Result<Journal, JournalError> {
+        let io = |doing| move |source| JournalError::Io { path: path.to_owned(), doing, source };
+        let words_max = Geometry::STANDARD.words(Geometry::STANDARD.segments_max);
+        let medium = FileMedium::choose(file, words_max, mapping).map_err(io("mapping it"))?;
+        let meta = Meta::new(new, Geometry::STANDARD, medium.is_mapped()).map_err(io("numbering it"))?;
+        medium.grow(Geometry::STANDARD.words(0)).map_err(io("making room"))?;
+        meta.write(&medium).map_err(io("writing its header"))?;
+        let journal = Journal::over(path, meta, medium);
+        journal.log.format().map_err(|error| journal.failed("making room", error))?;
+        journal.medium().store(control::SCOPES, 1).map_err(io("writing to it"))?;
+        if journal.meta.tier == Tier::Power {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            journal.medium().sync().map_err(io("flushing it"))?;
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("flushing its directory"))?;
+        }
+        Ok(journal)
+    }
+
+    /// Opens a journal that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NotTrusted`] where somebody else could have written it,
+    /// [`JournalError::NotAJournal`] where it is none, [`JournalError::Io`]. No content makes it panic.
+    pub fn open(path: &Path) -> Result<Journal, JournalError> {
+        let io = |doing| move |source| JournalError::Io { path: path.to_owned(), doing, source };
+        let file = os::open_private(path).map_err(io("opening it"))?;
+        if let Some(why) = os::distrust(&file).map_err(io("looking at it"))? {
+            return Err(JournalError::NotTrusted { path: path.to_owned(), why });
+        }
+        let not = |why| JournalError::NotAJournal { path: path.to_owned(), why };
+        let reading = Positioned::new(file);
+        let meta = Meta::read(&reading).map_err(io("reading it"))?.map_err(not)?;
+        if reading.words().map_err(io("looking at it"))? < meta.geometry().words(0)
+            || meta.geometry() != Geometry::STANDARD
+        {
+            return Err(not("its sizes are not those of this version".into()));
+        }
+        let words_max = Geometry::STANDARD.words(Geometry::STANDARD.segments_max);
+        let medium =
+            FileMedium::join(reading.into_file(), words_max, meta.mapped).map_err(io("mapping it"))?;
+        Ok(Journal::over(path, meta, medium))
+    }
+
+    pub(crate) fn over(path: &Path, meta: Meta, medium: FileMedium) -> Journal {
+        let synced = meta.tier == Tier::Power;
+        let log = Log::new(medium, Seed::new(meta.salt()), meta.geometry(), synced);
+        Journal { path: path.to_owned(), meta, log, commit: GroupCommit::default() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says of itself.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Whether it is mapped: a registration is then a few stores, else system calls.
+    pub fn is_mapped(&self) -> bool {
+        self.medium().is_mapped()
+    }
+
+    /// Whether what it holds is gone when the machine goes down: it is in memory only.
+    pub fn is_volatile(&self) -> bool {
+        os::is_volatile(self.medium().file()).unwrap_or(true)
+    }
+
+    /// The file system that kept it from being mapped.
+    pub fn unmapped_because(&self) -> Option<&'static str> {
+        os::unsafe_file_system(self.medium().file())
+    }
+
+    /// Puts on record what is owed. From then on it runs at least once, unless it is disarmed.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was registered, and nothing will run: [`JournalError::TooLate`] when the run is being
+    /// paid, [`JournalError::TooLong`], [`JournalError::Full`], [`JournalError::NotKept`] when the
+    /// device refused a record of [`Tier::Power`], [`JournalError::Io`].
+    ///
+    /// # Cost
+    ///
+    /// With [`Tier::Process`] a few dozen nanoseconds. With [`Tier::Power`] one flush of the device,
+    /// shared by everyone who waits for one; it blocks the thread.
+    #[inline]
+    pub fn register(&self, record: &Record<'_>) -> Result<Registered, JournalError> {
+        let power = record.tier == Tier::Power;
+        let new = New {
+            kind: Kind::Action,
+            flags: if power { FLAG_POWER } else { 0 },
+            scope: record.scope,
+            id: None,
+            time_ms: record.time_ms,
+            state: State::Live,
+            body: record.body,
+        };
+        let registered = Registered { placed: self.append(&new)?, power };
+        if power {
+            self.keep(registered)?;
+        }
+        if self.phase_word()?.phase != Phase::Open {
+            return self.withdraw(registered);
+        }
+        Ok(registered)
+    }
+
+    #[inline]
+    fn append(&self, new: &New<'_>) -> Result<Placed, JournalError> {
+        if new.body.len() > BODY_MAX {
+            return Err(JournalError::TooLong { len: new.body.len() });
+        }
+        if new.flags & FLAG_POWER != 0 && self.meta.tier != Tier::Power {
+            return Err(self.io("promising more than it can", io::ErrorKind::Unsupported.into()));
+        }
+        let placed = self.log.append(new).map_err(|error| self.failed("writing to it", error))?;
+        if self.log.take_crowded() {
+            // What cannot be moved stays: the worst is a longer file.
+            let _ = self.log.move_stragglers();
+        }
+        Ok(placed)
+    }
+
+    #[cold]
+    fn keep(&self, registered: Registered) -> Result<(), JournalError> {
+        let Err(source) = self.commit.wait(|| self.medium().sync()) else { return Ok(()) };
+        // The pages that were refused count as written now: a second flush would lie. What comes next
+        // goes to other pages, and so does what lay on these.
+        let _ = self.log.turn_page();
+        self.rescue(self.log.geometry().segment_of(registered.placed.lsn));
+        let _ = self.disarm_word(registered.placed);
+        Err(JournalError::NotKept { path: self.path.clone(), source })
+    }
+
+    /// Copies what is owed in a segment elsewhere, and flushes. What fails stays where it is: it was on
+    /// the device before.
+    fn rescue(&self, segment: u64) {
+        let Ok(scan) = self.log.scan() else { return };
+        for entry in scan.open().filter(|entry| self.log.geometry().segment_of(entry.lsn) == segment) {
+            if self.log.relocate(entry).is_err() {
+                return;
+            }
+        }
+    }
+
+    #[cold]
+    fn withdraw(&self, registered: Registered) -> Result<Registered, JournalError> {
+        match self.disarm_word(registered.placed)? {
+            // It is being paid already: the promise is kept, only sooner.
+            Disarm::TooLate(_) => Ok(registered),
+            Disarm::Disarmed | Disarm::Already => Err(JournalError::TooLate),
+        }
+    }
+
+    /// Adds what became known of a record after it was registered; the newest counts. The body is
+    /// replaced as a whole, beside what was registered.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Journal::register); then what was on record stays as it was.
+    pub fn amend(&self, id: u64, time_ms: u64, body: &[u8]) -> Result<(), JournalError> {
+        let placed = self.mark_amended(id)?;
+        let power = self.meta.tier == Tier::Power;
+        let new = New {
+            kind: Kind::Amendment,
+            flags: if power { FLAG_POWER } else { 0 },
+            // The position of what it amends: it is over when that is.
+            scope: placed.lsn,
+            id: Some(id),
+            time_ms,
+            state: State::Live,
+            body,
+        };
+        self.append(&new)?;
+        if power {
+            self.commit
+                .wait(|| self.medium().sync())
+                .map_err(|source| JournalError::NotKept { path: self.path.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Says that a record shall not run. When this returns [`Disarm::Disarmed`] it never will; where it
+    /// was registered with [`Tier::Power`], not after a power cut either.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`]; [`JournalError::NotKept`]: it will not run unless the power is cut.
+    #[inline]
+    pub fn disarm(&self, registered: Registered) -> Result<Disarm, JournalError> {
+        let disarmed = self.disarm_word(registered.placed)?;
+        if registered.power && disarmed == Disarm::Disarmed {
+            self.commit
+                .wait(|| self.medium().sync())
+                .map_err(|source| JournalError::NotKept { path: self.path.clone(), source })?;
+        }
+        Ok(disarmed)
+    }
+
+    /// [`disarm`](Journal::disarm) for somebody who has only the id.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchRecord`], and as `disarm`.
+    pub fn disarm_id(&self, id: u64) -> Result<Disarm, JournalError> {
+        let entry = self.entry(id)?;
+        self.disarm(Registered { placed: entry.placed(), power: entry.power })
+    }
+
+    /// Says of a record that is owed that it has an amendment, so that it is not moved without.
+    fn mark_amended(&self, id: u64) -> Result<Placed, JournalError> {
+        let mut placed = self.committed(id)?;
+        loop {
+            let at = match placed {
+                Some(at) => at,
+                None => self.open_entry(id)?.placed(),
+            };
+            let Some((state, word)) = self.state(at)? else {
+                placed = None;
+                continue;
+            };
+            match state.state {
+                State::Live => {
+                    if self.change(at, word, StateWord::new(State::Amended))? {
+                        return Ok(at);
+                    }
+                }
+                state if state.is_open() => return Ok(at),
+                State::Moved => placed = None,
+                _ => return Err(JournalError::NoSuchRecord { id }),
+            }
+        }
+    }
+
+    #[inline]
+    fn disarm_word(&self, placed: Placed) -> Result<Disarm, JournalError> {
+        let live = self.log.live_word(placed.lsn);
+        match self.log.change(placed, live, StateWord::new(State::Disarmed)) {
+            Ok(Ok(())) => Ok(Disarm::Disarmed),
+            Ok(Err(found)) => self.disarm_later(placed, found),
+            Err(source) => Err(self.io("disarming", source)),
+        }
+    }
+
+    #[cold]
+    fn disarm_later(&self, placed: Placed, found: Option<StateWord>) -> Result<Disarm, JournalError> {
+        match found.map(|word| word.state) {
+            Some(State::Live | State::Amended) => self.disarm_here(placed.lsn, placed),
+            Some(State::Moved) | None => self.disarm_moved(placed.lsn),
+            Some(state) => Ok(settled(state)),
+        }
+    }
+
+    fn disarm_here(&self, id: u64, placed: Placed) -> Result<Disarm, JournalError> {
+        loop {
+            let Some((state, word)) = self.state(placed)? else { return self.disarm_moved(id) };
+            match state.state {
+                State::Live | State::Amended => {
+                    if self.change(placed, word, StateWord::new(State::Disarmed))? {
+                        return Ok(Disarm::Disarmed);
+                    }
+                }
+                State::Moved => return self.disarm_moved(id),
+                state => return Ok(settled(state)),
+            }
+        }
+    }
+
+    /// It was moved, or its place is another record's by now: the newest copy counts.
+    fn disarm_moved(&self, id: u64) -> Result<Disarm, JournalError> {
+        if let Some(placed) = self.log.forwarded(id)
+            && self.committed(placed.lsn)? == Some(placed)
+        {
+            return self.disarm_here(id, placed);
+        }
+        let scan = self.scan()?;
+        match scan.find(id) {
+            Some(entry) if entry.state.is_untouched() => {
+                if self.change(entry.placed(), entry.word, StateWord::new(State::Disarmed))? {
+                    return Ok(Disarm::Disarmed);
+                }
+                self.disarm_moved(id)
+            }
+            Some(entry) => Ok(settled(entry.state)),
+            None => Ok(Disarm::Already),
+        }
+    }
+
+    /// A number for a scope that no other of this journal has.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn new_scope(&self) -> Result<u64, JournalError> {
+        let before = self.medium().add(control::SCOPES, 1).map_err(|e| self.io("writing to it", e))?;
+        Ok(before + 1)
+    }
+
+    /// Everything that is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn scan(&self) -> Result<Scan, JournalError> {
+        self.log.scan().map_err(|source| self.io("reading it", source))
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchRecord`], [`JournalError::Io`].
+    pub fn entry(&self, id: u64) -> Result<Entry, JournalError> {
+        self.scan()?.find(id).cloned().ok_or(JournalError::NoSuchRecord { id })
+    }
+
+    fn open_entry(&self, id: u64) -> Result<Entry, JournalError> {
+        let entry = self.entry(id)?;
+        if entry.state.is_open() { Ok(entry) } else { Err(JournalError::NoSuchRecord { id }) }
+    }
+
+    /// Takes the run over for payment: whoever paid it before is fenced off, and registers nothing.
+    /// The caller must hold the run's lock, or know that its holder is dead.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn take_over(&self, payer: ProcessId) -> Result<Generation, JournalError> {
+        self.set_process(control::PAYER, payer)?;
+        loop {
+            let word = self.medium().load(control::PHASE).map_err(|e| self.io("reading it", e))?;
+            let generation = (PhaseWord::decode(word).generation + 1) & PhaseWord::GENERATION_MAX;
+            let next = PhaseWord { phase: Phase::Paying, generation };
+            let taken = self
+                .medium()
+                .exchange(control::PHASE, word, next.encode())
+                .map_err(|source| self.io("taking it over", source))?;
+            if taken.is_ok() {
+                return Ok(Generation(next.generation));
+            }
+        }
+    }
+
+    /// The generation in force, for a process that pays what it owes itself while it lives.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn generation(&self) -> Result<Generation, JournalError> {
+        Ok(Generation(self.phase_word()?.generation))
+    }
+
+    /// Notes that a record is about to be run, before it is. Returns how often it was begun, this time
+    /// included; `None` when somebody else has settled it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Fenced`], [`JournalError::NoSuchRecord`], [`JournalError::Io`].
+    pub fn begin(&self, generation: Generation, id: u64) -> Result<Option<u8>, JournalError> {
+        let entry = self.entry(id)?;
+        self.begin_entry(generation, &entry)
+    }
+
+    /// [`begin`](Journal::begin) for a record that was just read.
+    ///
+    /// # Errors
+    ///
+    /// As `begin`.
+    pub fn begin_entry(&self, generation: Generation, entry: &Entry) -> Result<Option<u8>, JournalError> {
+        self.fence(generation)?;
+        let Some((state, word)) = self.state(entry.placed())? else { return Ok(None) };
+        let mine = generation.0 as u16;
+        let theirs = state.state == State::Running && state.generation == mine;
+        let owed = state.state.is_open() && state.state != State::Parked;
+        if !(owed || state.state == State::Copy) || theirs {
+            return Ok(None);
+        }
+        let attempts = state.attempts.saturating_add(1);
+        let running = StateWord { state: State::Running, attempts, generation: mine };
+        let changed = self.change(entry.placed(), word, running)?;
+        Ok(changed.then_some(attempts))
+    }
+
+    /// Notes what came of a record that was begun.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Fenced`]: another payer has it, and this result counts no more.
+    pub fn finish(&self, generation: Generation, id: u64, paid: Paid) -> Result<(), JournalError> {
+        self.fence(generation)?;
+        let entry = self.entry(id)?;
+        self.finish_entry(generation, &entry, paid)
+    }
+
+    /// [`finish`](Journal::finish) for a record that was read before.
+    ///
+    /// # Errors
+    ///
+    /// As `finish`.
+    pub fn finish_entry(
+        &self,
+        generation: Generation,
+        entry: &Entry,
+        paid: Paid,
+    ) -> Result<(), JournalError> {
+        self.fence(generation)?;
+        let mine = generation.0 as u16;
+        let to = match paid {
+            Paid::Done => State::Done,
+            Paid::Failed => State::Failed,
+            Paid::Parked => State::Parked,
+        };
+        if let Some((state, word)) = self.state(entry.placed())?
+            && (state.state, state.generation) == (State::Running, mine)
+            && self.change(entry.placed(), word, StateWord { state: to, ..state })?
+        {
+            return Ok(());
+        }
+        Err(JournalError::Fenced { ours: generation.0, theirs: self.phase_word()?.generation })
+    }
+
+    /// Puts a record aside for an operator, without having run it. Returns whether it was still owed.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Fenced`], [`JournalError::Io`].
+    pub fn park(&self, generation: Generation, entry: &Entry) -> Result<bool, JournalError> {
+        self.fence(generation)?;
+        let Some((state, word)) = self.state(entry.placed())? else { return Ok(false) };
+        if !state.state.is_open() || state.state == State::Parked {
+            return Ok(false);
+        }
+        let parked = StateWord { state: State::Parked, generation: generation.0 as u16, ..state };
+        self.change(entry.placed(), word, parked)
+    }
+
+    /// An operator's word: what was parked or has failed is owed again, with no attempt counted.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchRecord`], [`JournalError::Io`].
+    pub fn retry(&self, id: u64) -> Result<bool, JournalError> {
+        self.settle(id, State::Live, |state| matches!(state, State::Parked | State::Failed))
+    }
+
+    /// An operator's word: it shall never run. Returns whether it was owed or kept.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchRecord`], [`JournalError::Io`].
+    pub fn drop_record(&self, id: u64) -> Result<bool, JournalError> {
+        self.settle(id, State::Dropped, |state| {
+            state.is_untouched() || matches!(state, State::Parked | State::Failed)
+        })
+    }
+
+    fn settle(&self, id: u64, to: State, from: impl Fn(State) -> bool) -> Result<bool, JournalError> {
+        let entry = self.entry(id)?;
+        let Some((state, word)) = self.state(entry.placed())? else { return Ok(false) };
+        Ok(from(state.state) && self.change(entry.placed(), word, StateWord::new(to))?)
+    }
+
+    /// Ends the run: everything is paid or kept. Returns `false` when another payer has taken over.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn close(&self, generation: Generation) -> Result<bool, JournalError> {
+        let paying = PhaseWord { phase: Phase::Paying, generation: generation.0 };
+        let closed = PhaseWord { phase: Phase::Closed, ..paying };
+        let done = self.medium().exchange(control::PHASE, paying.encode(), closed.encode());
+        Ok(done.map_err(|source| self.io("closing it", source))?.is_ok())
+    }
+
+    /// Whether it takes records.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn phase(&self) -> Result<Phase, JournalError> {
+        Ok(self.phase_word()?.phase)
+    }
+
+    #[inline]
+    fn phase_word(&self) -> Result<PhaseWord, JournalError> {
+        let word = self.medium().load(control::PHASE).map_err(|e| self.io("reading it", e))?;
+        Ok(PhaseWord::decode(word))
+    }
+
+    fn fence(&self, generation: Generation) -> Result<(), JournalError> {
+        let now = self.phase_word()?.generation;
+        if now == generation.0 {
+            Ok(())
+        } else {
+            Err(JournalError::Fenced { ours: generation.0, theirs: now })
+        }
+    }
+
+    /// The process whose death ends the run.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn owner(&self) -> Result<ProcessId, JournalError> {
+        self.process(control::OWNER)
+    }
+
+    /// Names the process whose death ends the run.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn set_owner(&self, owner: ProcessId) -> Result<(), JournalError> {
+        self.set_process(control::OWNER, owner)
+    }
+
+    /// The process that waits for the owner and pays after it; pid 0 where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn wrapper(&self) -> Result<ProcessId, JournalError> {
+        self.process(control::WRAPPER)
+    }
+
+    /// Names the process that waits for the owner.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn set_wrapper(&self, wrapper: ProcessId) -> Result<(), JournalError> {
+        self.set_process(control::WRAPPER, wrapper)
+    }
+
+    /// Who last took the run over.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn payer(&self) -> Result<ProcessId, JournalError> {
+        self.process(control::PAYER)
+    }
+
+    /// How the owner ended, as far as somebody has noted it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn ended(&self) -> Result<Ended, JournalError> {
+        let word = self.medium().load(control::ENDED).map_err(|e| self.io("reading it", e))?;
+        // Masked to the width of the field.
+        let number = (word & 0xff) as u8;
+        Ok(match word >> 8 {
+            1 => Ended::Exited(number),
+            2 => Ended::Signalled(number),
+            _ => Ended::Unknown,
+        })
+    }
+
+    /// Notes how the owner ended.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn set_ended(&self, ended: Ended) -> Result<(), JournalError> {
+        let word = match ended {
+            Ended::Unknown => 0,
+            Ended::Exited(code) => 1 << 8 | u64::from(code),
+            Ended::Signalled(signal) => 2 << 8 | u64::from(signal),
+        };
+        self.medium().store(control::ENDED, word).map_err(|source| self.io("writing to it", source))
+    }
+
+    fn process(&self, at: usize) -> Result<ProcessId, JournalError> {
+        let read = |at| self.medium().load(at).map_err(|source| self.io("reading it", source));
+        // A pid is 32 bits.
+        Ok(ProcessId { pid: read(at)? as u32, start: read(at + 1)? })
+    }
+
+    fn set_process(&self, at: usize, process: ProcessId) -> Result<(), JournalError> {
+        let write =
+            |at, word| self.medium().store(at, word).map_err(|source| self.io("writing to it", source));
+        // A pid with the start of another would be nobody; with none it is whoever has the pid.
+        write(at + 1, 0)?;
+        write(at, u64::from(process.pid))?;
+        write(at + 1, process.start)
+    }
+
+    /// Flushes everything to the device.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NotKept`].
+    pub fn sync(&self) -> Result<(), JournalError> {
+        self.commit
+            .wait(|| self.medium().sync())
+            .map_err(|source| JournalError::NotKept { path: self.path.clone(), source })
+    }
+
+    fn committed(&self, lsn: u64) -> Result<Option<Placed>, JournalError> {
+        self.log.committed(lsn).map_err(|source| self.io("reading it", source))
+    }
+
+    fn state(&self, placed: Placed) -> Result<Option<(StateWord, u64)>, JournalError> {
+        self.log.state(placed).map_err(|source| self.io("reading it", source))
+    }
+
+    fn change(&self, placed: Placed, from: u64, to: StateWord) -> Result<bool, JournalError> {
+        let changed = self.log.change(placed, from, to);
+        Ok(changed.map_err(|source| self.io("writing to it", source))?.is_ok())
+    }
+
+    fn medium(&self) -> &FileMedium {
+        self.log.medium()
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> JournalError {
+        JournalError::Io { path: self.path.clone(), doing, source }
+    }
+
+    fn failed(&self, doing: &'static str, error: LogError) -> JournalError {
+        match error {
+            LogError::Io(source) => self.io(doing, source),
+            LogError::Full => JournalError::Full { path: self.path.clone(), limit_mib: 256 },
+        }
+    }
+}
+
+#[cfg(all(test, not(epilogue_loom)))]
+impl Journal {
+    pub(crate) fn format_for_test(&self) {
+        self.log.format().unwrap();
+        if self.meta.tier == Tier::Power {
+            self.medium().sync().unwrap();
+        }
+    }
+
+    /// Moves the oldest record that is owed, as a crowded journal does.
+    pub(crate) fn move_for_test(&self) -> Result<(), JournalError> {
+        let scan = self.scan()?;
+        let oldest = scan.entries.iter().find(|entry| entry.state.is_untouched());
+        let moved = oldest.map_or(Ok(false), |entry| self.log.relocate(entry));
+        moved.map(drop).map_err(|error| self.failed("moving", error))
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("path", &self.path).finish_non_exhaustive()
+    }
+}
