@@ -72,6 +72,8 @@ pub(crate) struct Log<M> {
     crowded: AtomicU64,
     /// Where records are that this process has moved.
     moved: std::sync::Mutex<std::collections::HashMap<u64, Placed>>,
+    /// Not 0: nothing lies beyond the tail, as no power was cut since it was written.
+    trusts_tail: AtomicU64,
     /// A place is on the device before it is used.
     synced_places: bool,
 }
@@ -87,7 +89,20 @@ impl<M: Medium> Log<M> {
             sweep: AtomicU64::new(0),
             crowded: AtomicU64::new(0),
             moved: std::sync::Mutex::default(),
+            trusts_tail: AtomicU64::new(0),
             synced_places,
+        }
+    }
+
+    pub(crate) fn trust_tail(&self) {
+        self.trusts_tail.store(1, crate::sync::Ordering::Relaxed);
+    }
+
+    /// The position beyond which nothing has to be read.
+    pub(crate) fn end(&self) -> io::Result<u64> {
+        match self.trusts_tail.load(crate::sync::Ordering::Relaxed) {
+            0 => Ok(u64::MAX),
+            _ => self.medium.load(control::TAIL),
         }
     }
 

@@ -108,10 +108,12 @@ impl<M: Medium> Log<M> {
 
     fn read_segment(&self, place: u32, segment: u64, into: &mut Reading) -> io::Result<()> {
         let geometry = self.geometry();
-        let mut words = vec![0; geometry.segment_words()];
+        let Some(first) = segment.checked_shl(geometry.slots_log2) else { return Ok(()) };
+        let used = self.end()?.saturating_sub(first).min(geometry.slots());
+        // At most the slots of a segment.
+        let mut words = vec![0; used as usize * SLOT_WORDS];
         self.medium().read(geometry.place(place), &mut words)?;
         let slots = words.as_chunks::<SLOT_WORDS>().0;
-        let Some(first) = segment.checked_shl(geometry.slots_log2) else { return Ok(()) };
         let mut index = 0;
         while index < slots.len() {
             let placed = Placed { lsn: first + index as u64, at: geometry.place(place) + index * SLOT_WORDS };

@@ -1,0 +1,83 @@
+//! Ending a process group that nobody looks after any more.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Action, ActionCx, ActionError};
+use crate::{identity, os};
+
+/// Ends a process and its group: TERM, a grace of five seconds, KILL.
+///
+/// The process is known by pid and start time, so one that has its pid by now is left alone. Its group is
+/// signalled only while it leads one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillGroup {
+    pid: u32,
+    start: u64,
+    pid_namespace: u64,
+}
+
+const GRACE: Duration = Duration::from_secs(5);
+
+impl KillGroup {
+    /// For a process that is there.
+    ///
+    /// # Errors
+    ///
+    /// When there is none with this pid.
+    pub fn new(pid: u32) -> std::io::Result<KillGroup> {
+        let start = identity::start_of(pid).ok_or_else(|| {
+            std::io::Error::new(std::io::ErrorKind::NotFound, format!("there is no process {pid}"))
+        })?;
+        Ok(KillGroup { pid, start, pid_namespace: identity::pid_namespace() })
+    }
+
+    fn is_there(self) -> bool {
+        identity::start_of(self.pid) == Some(self.start)
+    }
+
+    fn signal(self, pidfd: &std::os::fd::OwnedFd, signal: i32) -> std::io::Result<()> {
+        os::signal_by_pidfd(pidfd, signal)?;
+        if os::leads_group(self.pid) {
+            // Gone between the two: then there is nobody to tell.
+            let _ = os::signal_group(self.pid, signal);
+        }
+        Ok(())
+    }
+}
+
+impl Action for KillGroup {
+    const NAME: &'static str = "epilogue.kill_group";
+    const OF_THIS_BOOT: bool = true;
+
+    fn run(&self, cx: &ActionCx) -> Result<(), ActionError> {
+        if self.pid_namespace != identity::pid_namespace() {
+            return Err(ActionError::park(format!("process {} was of another PID namespace", self.pid)));
+        }
+        let pidfd = match os::pidfd(self.pid) {
+            Ok(pidfd) if self.is_there() => pidfd,
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error.into()),
+            _ => return Ok(()),
+        };
+        for (signal, patience) in [(libc::SIGTERM, GRACE), (libc::SIGKILL, GRACE)] {
+            match self.signal(&pidfd, signal) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+                signalled => signalled?,
+            }
+            let patience = patience.min(cx.remaining().max(Duration::from_millis(1)));
+            if os::wait_readable(&[pidfd.as_fd()], Some(patience))?[0] {
+                if os::leads_group(self.pid) {
+                    let _ = os::signal_group(self.pid, libc::SIGKILL);
+                }
+                return Ok(());
+            }
+        }
+        Err(ActionError::retry(format!("process {} did not end", self.pid)))
+    }
+
+    fn describe(&self) -> String {
+        format!("kill {}", self.pid)
+    }
+}

@@ -1,0 +1,257 @@
+//! The guardian: this very program, started again, which watches its owner and pays when that is dead.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use epilogue_journal::Phase;
+
+use crate::identity::{self, Alive};
+use crate::pay::{Options, Runner};
+use crate::recover::{self, Recovered};
+use crate::run::{OnWrapperDeath, Run};
+use crate::{order, os};
+
+/// The variable that makes a program a guardian.
+pub(crate) const GUARDIAN_ENV: &str = "EPILOGUE_GUARDIAN";
+
+/// How long an owner that was told to end has to do so.
+const AFTER_TERM: Duration = Duration::from_secs(10);
+
+/// The guardian of a run, as its owner sees it. It is started again if it dies.
+pub struct Guardian {
+    state: Arc<State>,
+}
+
+struct State {
+    dir: PathBuf,
+    armed: AtomicBool,
+    /// It shall not be started again.
+    over: AtomicBool,
+    pid: Mutex<Option<u32>>,
+}
+
+/// How often a guardian that dies at once is started again: some limit is better than a storm.
+const STARTS_MAX: u32 = 20;
+
+impl Guardian {
+    /// Starts the guardian of a run. When this returns it exists, and whatever happens to this process
+    /// from then on is seen by it.
+    ///
+    /// # Errors
+    ///
+    /// When no process can be started. The run is then paid by the next start of its program, or by
+    /// `epilogue recover`.
+    ///
+    /// # Cost
+    ///
+    /// About 70 microseconds, whatever the size of this process: it is not copied. One thread waits for
+    /// the guardian.
+    pub fn start(dir: &Path) -> std::io::Result<Guardian> {
+        let state = Arc::new(State {
+            dir: dir.to_owned(),
+            armed: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            pid: Mutex::new(None),
+        });
+        let child = spawn(dir)?;
+        state.set_pid(Some(child.id()));
+        let theirs = Arc::clone(&state);
+        std::thread::Builder::new().name("epilogue-guardian".into()).spawn(move || theirs.keep(child))?;
+        Ok(Guardian { state })
+    }
+
+    /// Whether it has said that it watches.
+    pub fn is_armed(&self) -> bool {
+        self.state.armed.load(Ordering::Acquire)
+    }
+
+    /// Waits until it has said that it watches. Returns whether it did.
+    pub fn wait_armed(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while !self.is_armed() && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        self.is_armed()
+    }
+
+    /// Its pid, while it lives.
+    pub fn pid(&self) -> Option<u32> {
+        *self.state.pid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is not needed any more: it ends by itself, and is not started again.
+    pub fn dismiss(&self) {
+        self.state.over.store(true, Ordering::Release);
+    }
+}
+
+impl State {
+    fn set_pid(&self, pid: Option<u32>) {
+        *self.pid.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+    }
+
+    /// Waits for the guardian's end, and starts another.
+    fn keep(&self, mut child: Child) {
+        for _ in 0..STARTS_MAX {
+            if let Some(stdout) = child.stdout.take() {
+                let mut line = String::new();
+                if BufReader::new(stdout).read_line(&mut line).is_ok() && line == "armed\n" {
+                    self.armed.store(true, Ordering::Release);
+                }
+            }
+            let _ = child.wait();
+            self.armed.store(false, Ordering::Release);
+            self.set_pid(None);
+            if self.over.load(Ordering::Acquire) || !self.dir.join("journal").exists() {
+                return;
+            }
+            match spawn(&self.dir) {
+                Ok(next) => child = next,
+                Err(_) => return,
+            }
+            self.set_pid(Some(child.id()));
+        }
+    }
+}
+
+fn spawn(dir: &Path) -> std::io::Result<Child> {
+    // No code of ours runs between fork and exec, so this process is not copied. The link leads to what
+    // is running, also when another file has been put in its place.
+    Command::new("/proc/self/exe")
+        .env(GUARDIAN_ENV, dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Before `main`: if this process was started as a guardian, or to run one action, it is that and
+/// nothing else.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    let role = [GUARDIAN_ENV, crate::pay::ACTION_ENV].map(std::env::var_os);
+    if role.iter().all(Option::is_none) {
+        return;
+    }
+    for name in [GUARDIAN_ENV, crate::pay::ACTION_ENV] {
+        // SAFETY: before `main` there is one thread. What is started from here must not take itself for
+        // another guardian.
+        unsafe { std::env::remove_var(name) };
+    }
+    // What a panic would unwind into is not Rust.
+    let code = std::panic::catch_unwind(|| match role {
+        [Some(dir), _] => main(dir),
+        [_, Some(order)] => order::main(order),
+        _ => 0,
+    });
+    // Not through exit handlers: they belong to a program that has not begun.
+    os::exit_now(code.unwrap_or(101));
+}
+
+fn main(dir: OsString) -> u8 {
+    os::leave_session();
+    os::close_inherited();
+    os::default_signals();
+    os::raise_limits();
+    let _ = std::env::set_current_dir("/");
+    let ignored = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+    let Ok(signals) = os::signals(&ignored) else { return 1 };
+    let Ok(mut run) = Run::open(Path::new(&dir)) else { return 1 };
+    run.stay_known();
+    let _ = std::io::stdout().write_all(b"armed\n").and_then(|()| std::io::stdout().flush());
+    os::let_go_of_stdout();
+    watch(run, &signals)
+}
+
+/// Until the owner is gone, and the wrapper that would pay after it.
+fn watch(run: Run, signals: &OwnedFd) -> u8 {
+    loop {
+        let (Ok(owner), Ok(wrapper)) = (run.journal.owner(), run.journal.wrapper()) else { return 1 };
+        let watched = (identity::watch(run.meta(), owner), identity::watch(run.meta(), wrapper));
+        let (owner_fd, wrapper_fd) = match watched {
+            (Ok(None), Ok(None)) => return pay(run),
+            (Ok(owner), Ok(wrapper)) => (owner, wrapper),
+            // No pidfds here: looked at now and then.
+            _ => {
+                std::thread::sleep(Duration::from_millis(20));
+                if run.alive().is_ok_and(|alive| alive == Alive::No) {
+                    return pay(run);
+                }
+                continue;
+            }
+        };
+        if let (Some(owner_fd), None) = (&owner_fd, &wrapper_fd)
+            && wrapper.pid != 0
+            && run.settings.on_wrapper_death == OnWrapperDeath::Term
+        {
+            end(owner_fd);
+            continue;
+        }
+        if is_over(&run) {
+            return 0;
+        }
+        let fds: Vec<_> =
+            [Some(signals), owner_fd.as_ref(), wrapper_fd.as_ref()].into_iter().flatten().collect();
+        let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        if os::wait_readable(&borrowed, None).is_err() {
+            return 1;
+        }
+        // A unit that is stopped waits for everyone in it: without a debt there is nothing to stay for.
+        if !os::take_signals(signals).is_empty() && !owes(&run) {
+            return 0;
+        }
+    }
+}
+
+fn owes(run: &Run) -> bool {
+    run.journal.scan().is_ok_and(|scan| scan.open().next().is_some())
+}
+
+/// Whether the owner has paid, and taken the run away.
+fn is_over(run: &Run) -> bool {
+    run.journal.phase().is_ok_and(|phase| phase == Phase::Closed) || !run.dir.join("journal").exists()
+}
+
+fn end(owner: &OwnedFd) {
+    for (signal, patience) in [(libc::SIGTERM, AFTER_TERM), (libc::SIGKILL, AFTER_TERM)] {
+        if os::signal_by_pidfd(owner, signal).is_err() {
+            return;
+        }
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            if os::wait_readable(&[owner.as_fd()], Some(left)).is_ok_and(|ready| ready[0]) {
+                return;
+            }
+        }
+    }
+}
+
+fn pay(run: Run) -> u8 {
+    let dir = run.dir.clone();
+    let mut next = Some(run);
+    // Whoever else has it may die of it.
+    loop {
+        let run = match next.take() {
+            Some(run) => run,
+            None => match Run::open(&dir) {
+                Ok(run) => run,
+                Err(_) => return 0,
+            },
+        };
+        match recover::pay_dead(run, &Options::of(Runner::Guardian), Duration::ZERO) {
+            Ok(Recovered::Busy) => std::thread::sleep(Duration::from_millis(100)),
+            Ok(Recovered::Paid(report)) if report.left() == 0 => return 0,
+            _ => return 1,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Who a process is: a pid says it only together with a start time, a boot and a namespace.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+use epilogue_journal::{Meta, ProcessId};
+
+use crate::os;
+
+/// Whether a process is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alive {
+    /// It is.
+    Yes,
+    /// It is not, and will not be.
+    No,
+    /// It lives, or lived, in another PID namespace: from here nobody can tell.
+    Elsewhere,
+}
+
+/// This process.
+pub fn this_process() -> ProcessId {
+    let pid = std::process::id();
+    ProcessId { pid, start: start_of(pid).unwrap_or(0) }
+}
+
+/// When a process started, in clock ticks since boot. `None`: there is none, or only its remains.
+pub fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, so the fields are counted from its closing bracket.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let state = *fields.first()?;
+    if matches!(state, "Z" | "X") && threads(pid) <= 1 {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+/// A process whose first thread has ended shows as a zombie while others run on.
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+/// The parent of a process.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// This boot of the machine.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| "?".into(), |id| id.trim().into())
+}
+
+/// The PID namespace of this process.
+pub fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
+}
+
+/// Whether a process that a journal names is there.
+pub fn alive(meta: &Meta, process: ProcessId) -> Alive {
+    if meta.boot_id != boot_id() || process.pid == 0 {
+        return Alive::No;
+    }
+    if meta.pid_namespace != pid_namespace() {
+        return Alive::Elsewhere;
+    }
+    match start_of(process.pid) {
+        None => Alive::No,
+        // Its start was not known when it was named: whoever has the pid may be it.
+        Some(start) if process.start == 0 || start == process.start => Alive::Yes,
+        Some(_) => Alive::No,
+    }
+}
+
+/// A descriptor that is readable once the process is gone; `None` when it is already.
+///
+/// # Errors
+///
+/// What the system says where it has no such descriptors.
+pub(crate) fn watch(meta: &Meta, process: ProcessId) -> io::Result<Option<OwnedFd>> {
+    if alive(meta, process) != Alive::Yes {
+        return Ok(None);
+    }
+    match os::pidfd(process.pid) {
+        // Between the look and the opening another may have come by the same pid.
+        Ok(pidfd) if alive(meta, process) == Alive::Yes => Ok(Some(pidfd)),
+        Ok(_) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How long the machine has been up, in clock ticks: the scale of start times.
+pub fn uptime_ticks() -> Option<u64> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    // Far below 2^53.
+    Some((seconds * os::clock_ticks() as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_one_with_its_pid_and_another_start_is_not() {
+        let meta = crate::run::tests_meta();
+        let me = this_process();
+        assert!(me.start > 0);
+        assert_eq!(alive(&meta, me), Alive::Yes);
+        assert_eq!(alive(&meta, ProcessId { start: me.start + 1, ..me }), Alive::No);
+        assert_eq!(alive(&meta, ProcessId { start: 0, ..me }), Alive::Yes);
+        assert_eq!(alive(&meta, ProcessId::default()), Alive::No);
+        assert!(start_of(1).is_some() && parent_of(me.pid).is_some());
+        assert!(uptime_ticks().unwrap() >= me.start);
+    }
+
+    #[test]
+    fn a_zombie_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let meta = crate::run::tests_meta();
+        let process = ProcessId { pid, start: start_of(pid).unwrap_or(0) };
+        if let Some(pidfd) = watch(&meta, process).unwrap() {
+            use std::os::fd::AsFd;
+            os::wait_readable(&[pidfd.as_fd()], None).unwrap();
+        }
+        assert_eq!(alive(&meta, process), Alive::No, "not waited for yet");
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,64 @@
+//! The guardian: pays what a dead process owed.
+//!
+//! A *run* is a directory with a journal and an owner. When the owner is gone, by whatever means,
+//! somebody pays: its wrapper, its guardian (this very program, started again at the first registration),
+//! its next start, or `epilogue recover`. Each first takes the run over, so that one pays at a time, and
+//! notes before and after every cleanup what it is at.
+//!
+//! # Guarantees
+//!
+//! 1. What was registered is started at least once after its owner's death, if any payer runs again on this
+//!    machine; newest first.
+//! 2. Nothing is paid while its owner, or the command its scope belongs to, lives. Death is a fact told by
+//!    the kernel, never a time that has passed.
+//! 3. A cleanup that fails is tried again; one that destroys is held back while a newer one of its scope is
+//!    unpaid; one that cannot succeed, that this program does not know, or that would act on something else
+//!    than was meant, is kept for an operator. None is dropped.
+//!
+//! # What this crate does not do
+//!
+//! It cannot outlive what kills everything around it (a container, a control group); [`capabilities()`]
+//! says so beforehand, and the next payer pays. A cleanup may run twice: [`ActionCx::key`] is there for
+//! resources that can tell. Linux only, so far.
+
+mod action;
+mod builtin;
+mod capabilities;
+mod child;
+mod environment;
+mod guard;
+mod home;
+mod identity;
+mod log;
+mod order;
+mod os;
+mod pay;
+mod recover;
+mod run;
+mod scope;
+mod secret;
+mod wrap;
+
+pub use action::{Action, ActionCx, ActionError, Call, TIMEOUT, When};
+pub use builtin::{Directory, Identity, KillGroup, RecoverRun, RemoveFile, RemoveTree, RunCommand};
+pub use capabilities::{Capabilities, capabilities};
+pub use child::Output;
+pub use environment::{Captured, capture, current_hash};
+pub use guard::Guardian;
+pub use home::{Home, HomeError, STATE_ENV};
+pub use identity::{Alive, alive, boot_id, parent_of, pid_namespace, start_of, this_process, uptime_ticks};
+pub use log::{Attempt, Past, attempts, ended_words, past, signal_name};
+pub use os::{effective_uid, is_set_uid};
+pub use pay::{Item, Options, Report, Runner, describe, pay};
+pub use recover::{Recovered, pay_dead, recover_all, recover_run};
+pub use run::{NewRun, OnWrapperDeath, Run, RunError, Settings, now_ms};
+pub use scope::{OUTER_ENV, SCOPE_ENV, ScopeRef};
+pub use secret::{Secret, SecretRef};
+
+pub use wrap::{Leftovers, Wrap, WrapError, Wrapped, exec_with_listen_pid};
+
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::action::{ACTIONS, Known};
+    pub use linkme::{self, distributed_slice};
+}

@@ -1,0 +1,451 @@
+//! Payment: what is owed, newest first; what fails is tried again; what cannot succeed is kept.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use epilogue_journal::{Ended, Entry, Generation, Journal, JournalError, Paid, State};
+use serde::{Deserialize, Serialize};
+
+use crate::action::{ActionCx, ActionError, Call, Known};
+use crate::child::{self, Output};
+use crate::identity;
+use crate::log::Log;
+use crate::run::Run;
+
+/// An attempt that its payer did not survive is tried this often: then it is thought to kill its payers.
+const POISON: u8 = 3;
+/// After this many attempts in all, by whichever payers, a record is parked.
+const ATTEMPTS_MAX: u8 = 24;
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Who pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Runner {
+    /// The program that owes it.
+    Owner,
+    /// `epilogue run`, when its command is gone.
+    Wrapper,
+    /// The guardian of a dead process.
+    Guardian,
+    /// `epilogue recover`, or the program's next start.
+    Recover,
+}
+
+impl Runner {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Runner::Owner => "owner",
+            Runner::Wrapper => "wrapper",
+            Runner::Guardian => "guardian",
+            Runner::Recover => "recover",
+        }
+    }
+}
+
+/// How to pay.
+#[derive(Clone)]
+pub struct Options {
+    /// Who pays.
+    pub runner: Runner,
+    /// How long all of it may take.
+    pub budget: Duration,
+    /// How often a record is tried before it is left to the next payer.
+    pub attempts: u8,
+    /// Whether actions of other programs are run, by those programs.
+    pub user_actions: bool,
+    /// Where what commands print goes.
+    pub output: Output,
+    /// Asked between two cleanups: whether to leave the rest to the next payer.
+    pub stop: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Told what is about to run.
+    pub beginning: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Options {
+    /// What this payer does unless it is told otherwise.
+    pub fn of(runner: Runner) -> Options {
+        let (budget, attempts, output) = match runner {
+            Runner::Owner | Runner::Wrapper => (Duration::from_secs(30), 3, Output::Stderr),
+            Runner::Guardian => (Duration::from_secs(15 * 60), 8, Output::Kept),
+            Runner::Recover => (Duration::from_secs(90), 3, Output::Kept),
+        };
+        let (stop, beginning) = (Arc::new(|| false), Arc::new(|_: &str| {}));
+        Options { runner, budget, attempts, user_actions: true, output, stop, beginning }
+    }
+}
+
+/// What came of a payment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Cleanups that ran and succeeded.
+    pub ran: Vec<Item>,
+    /// Cleanups that shall not run, for what they say of themselves: the owner succeeded, or what they
+    /// end went with the boot.
+    pub skipped: Vec<Item>,
+    /// Cleanups that are still owed, and why.
+    pub failed: Vec<Item>,
+    /// Cleanups that are kept for an operator, and why.
+    pub parked: Vec<Item>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// One cleanup of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its id in the journal.
+    pub id: u64,
+    /// What it does.
+    pub what: String,
+    /// Why it failed, was skipped or parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl Report {
+    /// Cleanups that are not paid.
+    pub fn left(&self) -> usize {
+        self.failed.len() + self.parked.len()
+    }
+
+    /// Cleanups that it was about.
+    pub fn total(&self) -> usize {
+        self.ran.len() + self.left()
+    }
+}
+
+/// Pays what a run owes. The caller has taken it over, and knows that its owner is gone.
+///
+/// # Errors
+///
+/// [`JournalError::Fenced`] when another payer took over meanwhile: then nothing more was begun.
+pub fn pay(run: &Run, generation: Generation, options: &Options) -> Result<Report, JournalError> {
+    Payment::new(run, generation, options)?.pay()
+}
+
+struct Payment<'a> {
+    run: &'a Run,
+    generation: Generation,
+    options: &'a Options,
+    ended: Ended,
+    same_boot: bool,
+    began: Instant,
+    tries: HashMap<u64, Tries>,
+    report: Report,
+    log: Log,
+}
+
+/// What became of a record so far.
+struct Tries {
+    count: u8,
+    again_at: Instant,
+    what: String,
+    why: String,
+    /// No further attempt in this payment.
+    over: bool,
+}
+
+impl<'a> Payment<'a> {
+    fn new(run: &'a Run, generation: Generation, options: &'a Options) -> Result<Payment<'a>, JournalError> {
+        Ok(Payment {
+            run,
+            generation,
+            options,
+            ended: run.journal.ended()?,
+            same_boot: run.meta().boot_id == identity::boot_id(),
+            began: Instant::now(),
+            tries: HashMap::new(),
+            report: Report::default(),
+            log: Log::of(&run.dir),
+        })
+    }
+
+    fn pay(mut self) -> Result<Report, JournalError> {
+        while !self.out_of_time() {
+            let scan = self.run.journal.scan()?;
+            let owed: Vec<&Entry> =
+                scan.open().filter(|entry| entry.state != State::Parked && !self.is_over(entry.id)).collect();
+            if owed.is_empty() {
+                break;
+            }
+            let mut progress = false;
+            for entry in owed {
+                if self.out_of_time() {
+                    break;
+                }
+                progress |= self.try_one(entry, &scan)?;
+            }
+            if !progress && !self.wait_for_next() {
+                break;
+            }
+        }
+        self.conclude()
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.began.elapsed() >= self.options.budget || (self.options.stop)()
+    }
+
+    fn is_over(&self, id: u64) -> bool {
+        self.tries.get(&id).is_some_and(|tries| tries.over)
+    }
+
+    /// Tries a record if its time has come. Returns whether anything was done.
+    fn try_one(&mut self, entry: &Entry, scan: &epilogue_journal::Scan) -> Result<bool, JournalError> {
+        if self.tries.get(&entry.id).is_some_and(|tries| tries.again_at > Instant::now()) {
+            return Ok(false);
+        }
+        let call = match Call::from_bytes(&entry.body) {
+            Ok(call) => call,
+            Err(error) => {
+                self.park(entry, "?".into(), format!("it cannot be read: {error}"))?;
+                return Ok(true);
+            }
+        };
+        let what = call.describe();
+        if let Some(why) = self.needless(&call) {
+            if self.run.journal.begin_entry(self.generation, entry)?.is_some() {
+                self.run.journal.finish_entry(self.generation, entry, Paid::Done)?;
+                self.note(entry, &what, "skipped", Some(&why), None, Duration::ZERO);
+                self.report.skipped.push(Item { id: entry.id, what, why: Some(why) });
+            }
+            return Ok(true);
+        }
+        if let Some(newer) = call.destroys.then(|| self.unpaid_above(entry, scan)).flatten() {
+            let why = format!("held back: #{newer} above it was not done");
+            self.tries.insert(entry.id, Tries::waiting(what, why));
+            return Ok(false);
+        }
+        if entry.state == State::Running && entry.attempts >= POISON {
+            let why = format!("{} payers died while they ran it", entry.attempts);
+            self.park(entry, what, why)?;
+            return Ok(true);
+        }
+        self.run_one(entry, &call, what)
+    }
+
+    fn needless(&self, call: &Call) -> Option<String> {
+        if !call.when.applies(self.ended) {
+            return Some(match call.when {
+                crate::When::Failure => "only on failure, and the owner succeeded".into(),
+                _ => "only on success, and the owner is not known to have succeeded".into(),
+            });
+        }
+        (call.is_of_this_boot() && !self.same_boot).then(|| "it went with the boot of the machine".into())
+    }
+
+    /// A newer cleanup of the same scope that was not done.
+    fn unpaid_above(&self, entry: &Entry, scan: &epilogue_journal::Scan) -> Option<u64> {
+        let above = scan.open().take_while(|other| other.id > entry.id).filter(|o| o.scope == entry.scope);
+        let unpaid = above.filter(|other| other.state == State::Parked || self.tries.contains_key(&other.id));
+        unpaid.map(|other| other.id).next()
+    }
+
+    fn run_one(&mut self, entry: &Entry, call: &Call, what: String) -> Result<bool, JournalError> {
+        let Some(attempt) = self.run.journal.begin_entry(self.generation, entry)? else { return Ok(true) };
+        (self.options.beginning)(&what);
+        let began = Instant::now();
+        let left = self.options.budget.saturating_sub(self.began.elapsed());
+        let cx = context(self.run, entry, self.generation, attempt, self.ended);
+        let cx = ActionCx { deadline: began + call.timeout().min(left), output: self.options.output, ..cx };
+        let result = self.perform(entry, call, &cx);
+        let said = cx.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match result {
+            Ok(()) => {
+                self.run.journal.finish_entry(self.generation, entry, Paid::Done)?;
+                self.tries.remove(&entry.id);
+                self.note(entry, &what, "done", None, Some(said), began.elapsed());
+                self.report.ran.push(Item { id: entry.id, what, why: None });
+            }
+            Err(error) if error.park || attempt >= ATTEMPTS_MAX => {
+                self.run.journal.finish_entry(self.generation, entry, Paid::Parked)?;
+                self.tries.remove(&entry.id);
+                self.note(entry, &what, "parked", Some(&error.message), Some(said), began.elapsed());
+                self.report.parked.push(Item { id: entry.id, what, why: Some(error.message) });
+            }
+            Err(error) => {
+                self.run.journal.finish_entry(self.generation, entry, Paid::Failed)?;
+                self.note(entry, &what, "failed", Some(&error.message), Some(said), began.elapsed());
+                let most = call.retries.map_or(self.options.attempts, |retries| retries.saturating_add(1));
+                let tries = self.tries.entry(entry.id).or_insert_with(|| Tries::waiting(what, String::new()));
+                tries.count += 1;
+                tries.again_at = Instant::now() + backoff(tries.count);
+                tries.over = tries.count >= most;
+                tries.why = error.message;
+            }
+        }
+        Ok(true)
+    }
+
+    fn perform(&self, entry: &Entry, call: &Call, cx: &ActionCx) -> Result<(), ActionError> {
+        match Known::find(&call.action) {
+            Some(known) if !known.in_child || self.options.runner == Runner::Owner => call.run(cx),
+            Some(_) => in_child(&std::env::current_exe()?, &self.run.dir, entry, cx),
+            None => self.elsewhere(entry, call, cx),
+        }
+    }
+
+    /// An action of another program: run by that, if it is there; never guessed.
+    fn elsewhere(&self, entry: &Entry, call: &Call, cx: &ActionCx) -> Result<(), ActionError> {
+        let program = self.run.meta().program.as_deref();
+        let own = std::env::current_exe().ok();
+        match program {
+            Some(program) if program.exists() && own.as_deref() != Some(program) => {
+                if !self.options.user_actions {
+                    return Err(ActionError::retry(format!(
+                        "{} is an action of {}, and those are off here",
+                        call.action,
+                        program.display()
+                    )));
+                }
+                in_child(program, &self.run.dir, entry, cx)
+            }
+            Some(program) if own.as_deref() != Some(program) => Err(ActionError::retry(format!(
+                "only {} knows how to run it, and that is not there",
+                program.display()
+            ))),
+            _ => call.run(cx),
+        }
+    }
+
+    fn park(&mut self, entry: &Entry, what: String, why: String) -> Result<(), JournalError> {
+        if self.run.journal.park(self.generation, entry)? {
+            self.note(entry, &what, "parked", Some(&why), None, Duration::ZERO);
+            self.report.parked.push(Item { id: entry.id, what, why: Some(why) });
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the next attempt is due. `false`: there is none.
+    fn wait_for_next(&self) -> bool {
+        let due =
+            self.tries.values().filter(|tries| !tries.over && tries.count > 0).map(|tries| tries.again_at);
+        let Some(due) = due.min() else { return false };
+        while Instant::now() < due && !self.out_of_time() {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
+        }
+        true
+    }
+
+    fn conclude(mut self) -> Result<Report, JournalError> {
+        let mut untried = String::from("there was no time for it");
+        if (self.options.stop)() {
+            untried = "left to the next payer".into();
+        }
+        for entry in self.run.journal.scan()?.open().filter(|entry| entry.state != State::Parked) {
+            let (what, why) = match self.tries.remove(&entry.id) {
+                Some(tries) => (tries.what, tries.why),
+                None => (describe(entry), untried.clone()),
+            };
+            self.report.failed.push(Item { id: entry.id, what, why: Some(why) });
+        }
+        self.report.took_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(self.report)
+    }
+
+    fn note(
+        &mut self,
+        entry: &Entry,
+        what: &str,
+        outcome: &str,
+        why: Option<&str>,
+        said: Option<String>,
+        took: Duration,
+    ) {
+        self.log.attempt(entry, self.options.runner, what, outcome, why, said.as_deref().unwrap_or(""), took);
+    }
+}
+
+impl Tries {
+    fn waiting(what: String, why: String) -> Tries {
+        Tries { count: 0, again_at: Instant::now(), what, why, over: false }
+    }
+}
+
+/// What a record does, in words.
+pub fn describe(entry: &Entry) -> String {
+    Call::from_bytes(&entry.body).map_or_else(|_| "?".into(), |call| call.describe())
+}
+
+/// What an action is told about the moment in which it runs.
+pub(crate) fn context(
+    run: &Run,
+    entry: &Entry,
+    generation: Generation,
+    attempt: u8,
+    ended: Ended,
+) -> ActionCx {
+    ActionCx {
+        environment: run.settings.environment.clone(),
+        ..journal_context(&run.journal, entry, generation, attempt, ended)
+    }
+}
+
+/// The same for a journal without a run around it.
+pub(crate) fn journal_context(
+    journal: &Journal,
+    entry: &Entry,
+    generation: Generation,
+    attempt: u8,
+    ended: Ended,
+) -> ActionCx {
+    ActionCx {
+        key: format!("{}-{}", journal.meta().uuid, entry.id),
+        attempt,
+        fence: generation.number(),
+        ended,
+        amendment: entry.amendment.as_deref().and_then(|body| serde_json::from_slice(body).ok()),
+        deadline: Instant::now() + crate::action::TIMEOUT,
+        journal: journal.meta().uuid.clone(),
+        environment: None,
+        output: Output::Kept,
+        said: Arc::new(Mutex::new(String::new())),
+    }
+}
+
+/// Full jitter: many that failed for one reason do not come back all at once.
+fn backoff(tries: u8) -> Duration {
+    use std::hash::{BuildHasher, Hasher};
+    let most = (BACKOFF_FIRST * 2_u32.pow(u32::from(tries.saturating_sub(1)).min(16))).min(BACKOFF_MAX);
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    most.mul_f64((random % 1024) as f64 / 1024.0)
+}
+
+/// The variable that makes a program run one action and nothing else.
+pub(crate) const ACTION_ENV: &str = "EPILOGUE_ACTION";
+
+/// What such a program is told.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) dir: std::path::PathBuf,
+    pub(crate) id: u64,
+    pub(crate) attempt: u8,
+    pub(crate) fence: u64,
+}
+
+/// Exit codes by which it answers.
+pub(crate) const RETRY: u8 = 75;
+pub(crate) const PARK: u8 = 78;
+
+/// Runs an action in a process of its own, which can be killed, and may crash.
+fn in_child(program: &Path, dir: &Path, entry: &Entry, cx: &ActionCx) -> Result<(), ActionError> {
+    let order = Order { dir: dir.to_owned(), id: entry.id, attempt: cx.attempt, fence: cx.fence };
+    let mut command = Command::new(program);
+    command.env(ACTION_ENV, serde_json::to_string(&order)?);
+    let outcome = child::run(command, None, cx.deadline, Output::Kept);
+    let words = outcome.output.trim_end();
+    words.clone_into(&mut cx.said.lock().unwrap_or_else(PoisonError::into_inner));
+    let last = words.lines().last().unwrap_or_default();
+    match outcome.result {
+        Err(error) if error.message == format!("exit code {PARK}") => Err(ActionError::park(last)),
+        Err(error) if error.message == format!("exit code {RETRY}") => Err(ActionError::retry(last)),
+        result => result,
+    }
+}

@@ -1,0 +1,120 @@
+//! Paying runs whose owners are dead: the next start, `ExecStopPost=`, a step of a pipeline, boot.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use epilogue_journal::Ended;
+
+use crate::identity::{self, Alive};
+use crate::log;
+use crate::pay::{self, Options, Report};
+use crate::run::{Run, RunError};
+
+/// What came of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// It was paid, or as much of it as could be.
+    Paid(Report),
+    /// Its owner lives: nothing was done.
+    Alive,
+    /// Another payer has it.
+    Busy,
+    /// Its owner was of another PID namespace, and nobody here can tell whether it lives.
+    Unknown,
+}
+
+/// How long the lock of a dead payer may be held by what it forked, before it is passed over.
+const INHERITED_LOCK: Duration = Duration::from_secs(1);
+
+/// Pays one run, if its owner and the command it waits for are provably dead.
+///
+/// # Errors
+///
+/// [`RunError`] when it cannot be read or written.
+pub fn recover_run(run: Run, options: &Options, wait: Duration) -> Result<Recovered, RunError> {
+    match run.alive()? {
+        Alive::Yes => return Ok(Recovered::Alive),
+        Alive::Elsewhere => return Ok(Recovered::Unknown),
+        Alive::No => {}
+    }
+    pay_dead(run, options, wait)
+}
+
+/// Pays a run whose owner is gone, as the caller knows.
+///
+/// # Errors
+///
+/// As [`recover_run`].
+pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered, RunError> {
+    let Some(_lock) = lock(&run, wait)? else { return Ok(Recovered::Busy) };
+    if !run.dir.join("journal").exists() {
+        // The payer before has finished, and removed it.
+        return Ok(Recovered::Paid(Report::default()));
+    }
+    let generation = run.journal.take_over(identity::this_process())?;
+    let report = match pay::pay(&run, generation, options) {
+        Err(epilogue_journal::JournalError::Fenced { .. }) => return Ok(Recovered::Busy),
+        paid => paid?,
+    };
+    let ended = run.journal.ended().unwrap_or(Ended::Unknown);
+    log::remember(&run, ended, options.runner, &report);
+    if report.left() == 0 && run.journal.close(generation)? {
+        // It says that it is closed; what is left of it is a few kilobytes.
+        let _ = run.remove();
+    }
+    Ok(Recovered::Paid(report))
+}
+
+/// The right to pay. A payer that is dead, and whose lock lives on in a child it forked, is passed over.
+fn lock(run: &Run, wait: Duration) -> Result<Option<File>, RunError> {
+    let path = run.dir.join("lock");
+    let io = |source| RunError::Io { path: path.clone(), doing: "locking", source };
+    let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let dead = run.process_alive(run.journal.payer()?) == Alive::No;
+        if dead && began.elapsed() >= INHERITED_LOCK {
+            // Whoever holds it cannot pay: it has another generation than the one that is taken next.
+            return Ok(Some(file));
+        }
+        if !dead && began.elapsed() >= wait {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Every run of a home, recovered: with its directory's name and what came of it.
+///
+/// # Errors
+///
+/// When the directory cannot be read.
+pub fn recover_all(
+    home: &Path,
+    options: &Options,
+    wait: Duration,
+    only: impl Fn(&Run) -> bool,
+) -> std::io::Result<Vec<(String, Result<Recovered, RunError>)>> {
+    let mut all = Vec::new();
+    for (dir, run) in Run::all(home)? {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match run {
+            Ok(run) if only(&run) => {
+                all.push((format!("{} ({})", run.short(), run.meta().name), recover_run(run, options, wait)));
+            }
+            Ok(_) => {}
+            Err(error) => all.push((name, Err(error))),
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,304 @@
+//! A run: one directory, one journal, one owner whose death ends it.
+//!
+//! ```text
+//! <home>/<uuid>/journal     what is owed
+//!              /lock        held by who pays
+//!              /alive       held by the owner, its wrapper or its guardian while they live
+//!              /run.json    how it is to be paid
+//!              /log         what was tried, one line of JSON each
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use epilogue_journal::{Journal, JournalError, Meta, NewMeta, ProcessId, Tier};
+use serde::{Deserialize, Serialize};
+
+use crate::home::{self, Home};
+use crate::identity::{self, Alive};
+
+/// A run on disk.
+#[derive(Debug)]
+pub struct Run {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it owes.
+    pub journal: Arc<Journal>,
+    /// How it is to be paid.
+    pub settings: Settings,
+    /// Held while this process counts as alive to other PID namespaces.
+    _alive: Option<File>,
+}
+
+/// How a run is to be paid, when its owner cannot say so any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// What the guardian does about the owner when only the wrapper dies.
+    pub on_wrapper_death: OnWrapperDeath,
+    /// The environment at the start of the run, hashed: who came later with another is not given this one.
+    pub environment: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { on_wrapper_death: OnWrapperDeath::Term, environment: None }
+    }
+}
+
+/// What the guardian does about the owner when only the wrapper dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnWrapperDeath {
+    /// Asks it to end, kills it after ten seconds, then pays.
+    #[default]
+    Term,
+    /// Waits until it has ended by itself.
+    Wait,
+}
+
+/// What a new run is.
+#[derive(Clone, Debug, Default)]
+pub struct NewRun {
+    /// The name in lists.
+    pub name: String,
+    /// The program that knows its actions.
+    pub program: Option<PathBuf>,
+    /// The command that it is for.
+    pub command: Vec<String>,
+    /// How far its promises reach.
+    pub tier: Tier,
+    /// How it is to be paid.
+    pub settings: Option<Settings>,
+}
+
+/// Why a run could not be made or opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The directory could not be made or read.
+    #[error("{}: {doing}: {source}", path.display())]
+    Io {
+        /// What it was about.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody else could have written it.
+    #[error("{}: not trusted: {why}", path.display())]
+    NotTrusted {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The directory of all runs has reached its size limit.
+    #[error("{}: holds {mib} MiB, and {limit} MiB is the limit; see 'epilogue pending list'", path.display())]
+    Full {
+        /// The directory of all runs.
+        path: PathBuf,
+        /// Its size.
+        mib: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The journal in it could not be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// The most that all runs of a user may hold, in MiB.
+const HOME_MAX_MIB: u64 = 256;
+
+impl Run {
+    /// Makes a run whose owner is this process.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`]; then nothing is left of it.
+    pub fn create(home: &Home, new: NewRun) -> Result<Run, RunError> {
+        let mib = size_mib(&home.path);
+        if mib >= HOME_MAX_MIB {
+            return Err(RunError::Full { path: home.path.clone(), mib, limit: HOME_MAX_MIB });
+        }
+        let dir = home.path.join(unique());
+        let io = |doing| move |source| RunError::Io { path: home.path.clone(), doing, source };
+        DirBuilder::new().mode(0o700).create(&dir).map_err(io("making a directory for the run"))?;
+        Run::fill(&dir, new).inspect_err(|_| {
+            let _ = fs::remove_dir_all(&dir);
+        })
+    }
+
+    fn fill(dir: &Path, new: NewRun) -> Result<Run, RunError> {
+        let io = |doing| move |source| RunError::Io { path: dir.to_owned(), doing, source };
+        let settings = new.settings.unwrap_or_default();
+        let json = serde_json::to_vec(&settings).map_err(io::Error::from).map_err(io("writing run.json"))?;
+        private(&dir.join("run.json"))
+            .and_then(|mut file| file.write_all(&json))
+            .map_err(io("writing run.json"))?;
+        private(&dir.join("lock")).map_err(io("making the lock"))?;
+        let alive = private(&dir.join("alive")).map_err(io("making the lock"))?;
+        alive.try_lock_shared().map_err(|error| io("locking it")(error.into()))?;
+        let meta = NewMeta {
+            tier: new.tier,
+            created_ms: now_ms(),
+            boot_id: identity::boot_id(),
+            pid_namespace: identity::pid_namespace(),
+            uid: crate::os::effective_uid(),
+            name: new.name,
+            program: new.program,
+            command: new.command,
+        };
+        // The journal comes last: a directory without one is an attempt that did not succeed.
+        let journal = Journal::create(&dir.join("journal"), meta, true)?;
+        journal.set_owner(identity::this_process())?;
+        journal.trust_tail();
+        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, _alive: Some(alive) })
+    }
+
+    /// Opens a run that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub fn open(dir: &Path) -> Result<Run, RunError> {
+        home::trusted(dir).map_err(|why| RunError::NotTrusted { path: dir.to_owned(), why })?;
+        let journal = Journal::open(&dir.join("journal"))?;
+        if journal.meta().boot_id == identity::boot_id() {
+            journal.trust_tail();
+        }
+        let settings = fs::read(dir.join("run.json"))
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .unwrap_or_default();
+        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, _alive: None })
+    }
+
+    /// Counts as alive from now on, for other PID namespaces.
+    pub fn stay_known(&mut self) {
+        if let Ok(file) = OpenOptions::new().read(true).write(true).open(self.dir.join("alive")) {
+            // Held by another that lives: that will do.
+            let _ = file.try_lock_shared();
+            self._alive = Some(file);
+        }
+    }
+
+    /// All runs in a directory, oldest first. What cannot be opened comes with the reason.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn all(home: &Path) -> io::Result<Vec<(PathBuf, Result<Run, RunError>)>> {
+        let mut dirs: Vec<PathBuf> = fs::read_dir(home)?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.join("journal").symlink_metadata().is_ok())
+            .collect();
+        dirs.sort_by_key(|dir| fs::metadata(dir.join("journal")).and_then(|found| found.created()).ok());
+        Ok(dirs.into_iter().map(|dir| (dir.clone(), Run::open(&dir))).collect())
+    }
+
+    /// What its journal says of it.
+    pub fn meta(&self) -> &Meta {
+        self.journal.meta()
+    }
+
+    /// Its name in lists: the first eight characters of its id.
+    pub fn short(&self) -> &str {
+        let uuid = &self.meta().uuid;
+        uuid.get(..8).unwrap_or(uuid)
+    }
+
+    /// Whether its owner lives, or the wrapper that waits for the owner.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be read.
+    pub fn alive(&self) -> Result<Alive, JournalError> {
+        let owner = self.process_alive(self.journal.owner()?);
+        let wrapper = self.process_alive(self.journal.wrapper()?);
+        Ok(match (owner, wrapper) {
+            (Alive::Yes, _) | (_, Alive::Yes) => Alive::Yes,
+            (Alive::Elsewhere, _) | (_, Alive::Elsewhere) => self.alive_elsewhere(),
+            _ => Alive::No,
+        })
+    }
+
+    /// Whether one of its processes lives.
+    pub fn process_alive(&self, process: ProcessId) -> Alive {
+        identity::alive(self.meta(), process)
+    }
+
+    /// A lock on a file is seen across namespaces, where a pid means something else.
+    fn alive_elsewhere(&self) -> Alive {
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(self.dir.join("alive")) else {
+            return Alive::Elsewhere;
+        };
+        match file.try_lock() {
+            Ok(()) => Alive::No,
+            Err(TryLockError::WouldBlock) => Alive::Yes,
+            Err(TryLockError::Error(_)) => Alive::Elsewhere,
+        }
+    }
+
+    /// Removes it. Nothing in it may be owed.
+    ///
+    /// # Errors
+    ///
+    /// When something of it cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        crate::environment::forget(&self.meta().uuid);
+        fs::remove_dir_all(&self.dir)
+    }
+}
+
+/// Now, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+fn size_mib(home: &Path) -> u64 {
+    let runs = fs::read_dir(home).into_iter().flatten().flatten();
+    let bytes: u64 =
+        runs.filter_map(|run| fs::metadata(run.path().join("journal")).ok()).map(|found| found.len()).sum();
+    bytes >> 20
+}
+
+/// A name that nobody has and nobody guesses.
+pub(crate) fn unique() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{:012x}-{:x}-{random:016x}", nanos / 1_000_000, std::process::id())
+}
+
+#[cfg(test)]
+pub(crate) fn tests_meta() -> Meta {
+    let dir = std::env::temp_dir().join(format!("epilogue-guardian-meta-{}", unique()));
+    fs::create_dir_all(&dir).unwrap();
+    let new = NewMeta {
+        boot_id: identity::boot_id(),
+        pid_namespace: identity::pid_namespace(),
+        ..NewMeta::default()
+    };
+    let meta = Journal::create(&dir.join("journal"), new, true).unwrap().meta().clone();
+    fs::remove_dir_all(&dir).unwrap();
+    meta
+}
