@@ -25,12 +25,7 @@ pub(crate) fn targets(program: &Path, style: Style) -> Vec<Target> {
         targets.push(orders(program, "plain style", "plain"));
     }
     if style != Style::Plain {
-        let mut target = orders(program, EPILOGUE, "epilogue");
-        for trigger in [Trigger::Abort, Trigger::Kill] {
-            let why = "no code of a process outlives this; durable cleanups will, and are not built yet";
-            target.known.insert(trigger, why.into());
-        }
-        targets.push(target);
+        targets.push(orders(program, EPILOGUE, "epilogue"));
     }
     targets
 }

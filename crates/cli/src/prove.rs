@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Which styles of the built-in service to end
     #[arg(long, value_enum, default_value = "both", conflicts_with_all = ["command", "config"])]
     style: Style,
-    /// Only these ways out, separated by commas: return, exit, panic-handler, panic-main, abort,
+    /// Only these ways out, separated by commas: return, exit, panic-handler, panic-main, abort, SEGV,
     /// INT, TERM, TERM-twice, INT-twice, QUIT, HUP, KILL
     #[arg(short, long, value_name = "TRIGGERS", value_delimiter = ',')]
     trigger: Vec<Trigger>,

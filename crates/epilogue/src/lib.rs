@@ -97,6 +97,10 @@ pub mod __private {
     pub use epilogue_task::__private::*;
 }
 
+#[cfg(feature = "durable")]
+pub use epilogue_durable as durable;
+#[cfg(feature = "durable")]
+pub use epilogue_durable::DurableScope;
 #[cfg(feature = "axum")]
 pub use epilogue_process::http;
 

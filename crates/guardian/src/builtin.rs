@@ -6,7 +6,7 @@ mod nested;
 mod remove;
 
 pub use command::{Directory, RunCommand};
-pub use kill::KillGroup;
+pub use kill::{KillGroup, KillMarked, MARK_ENV};
 pub use nested::RecoverRun;
 pub use remove::{Identity, RemoveFile, RemoveTree};
 
@@ -24,3 +24,5 @@ static KILL_GROUP: Known = Known::of::<KillGroup>(false);
 static RUN_COMMAND: Known = Known::of::<RunCommand>(false);
 #[distributed_slice(ACTIONS)]
 static RECOVER_RUN: Known = Known::of::<RecoverRun>(false);
+#[distributed_slice(ACTIONS)]
+static KILL_MARKED: Known = Known::of::<KillMarked>(false);

@@ -40,7 +40,9 @@ mod secret;
 mod wrap;
 
 pub use action::{Action, ActionCx, ActionError, Call, TIMEOUT, When};
-pub use builtin::{Directory, Identity, KillGroup, RecoverRun, RemoveFile, RemoveTree, RunCommand};
+pub use builtin::{
+    Directory, Identity, KillGroup, KillMarked, MARK_ENV, RecoverRun, RemoveFile, RemoveTree, RunCommand,
+};
 pub use capabilities::{Capabilities, capabilities};
 pub use child::Output;
 pub use environment::{Captured, capture, current_hash};
@@ -49,7 +51,7 @@ pub use home::{Home, HomeError, STATE_ENV};
 pub use identity::{Alive, alive, boot_id, parent_of, pid_namespace, start_of, this_process, uptime_ticks};
 pub use log::{Attempt, Past, attempts, ended_words, past, signal_name};
 pub use os::{effective_uid, is_set_uid};
-pub use pay::{Item, Options, Report, Runner, describe, pay};
+pub use pay::{Item, Options, Report, Runner, describe, pay, run_here};
 pub use recover::{Recovered, pay_dead, recover_all, recover_run};
 pub use run::{NewRun, OnWrapperDeath, Run, RunError, Settings, now_ms};
 pub use scope::{OUTER_ENV, SCOPE_ENV, ScopeRef};

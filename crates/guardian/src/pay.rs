@@ -369,6 +369,35 @@ impl Tries {
     }
 }
 
+/// Runs one record in the process that owes it, which lives. Returns `None` when it was settled before.
+///
+/// What fails stays on record, for whoever pays next.
+///
+/// # Errors
+///
+/// [`JournalError`] when it cannot be noted, and it was then not begun.
+pub fn run_here(run: &Run, id: u64, ended: Ended) -> Result<Option<Result<(), ActionError>>, JournalError> {
+    let generation = run.journal.generation()?;
+    let entry = run.journal.entry(id)?;
+    let Some(attempt) = run.journal.begin_entry(generation, &entry)? else { return Ok(None) };
+    let call = Call::from_bytes(&entry.body)
+        .map_err(|error| ActionError::park(format!("it cannot be read: {error}")));
+    let result = call.and_then(|call| {
+        let cx = context(run, &entry, generation, attempt, ended);
+        let cx = ActionCx { deadline: Instant::now() + call.timeout(), ..cx };
+        // An action that panics has failed, and is still owed.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.run(&cx)))
+            .unwrap_or_else(|_| Err(ActionError::retry("it panicked")))
+    });
+    let paid = match &result {
+        Ok(()) => Paid::Done,
+        Err(error) if error.park => Paid::Parked,
+        Err(_) => Paid::Failed,
+    };
+    run.journal.finish_entry(generation, &entry, paid)?;
+    Ok(Some(result))
+}
+
 /// What a record does, in words.
 pub fn describe(entry: &Entry) -> String {
     Call::from_bytes(&entry.body).map_or_else(|_| "?".into(), |call| call.describe())

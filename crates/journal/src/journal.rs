@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::commit::GroupCommit;
 use crate::error::JournalError;
@@ -24,6 +25,8 @@ pub struct Journal {
     meta: Meta,
     log: Log<FileMedium>,
     commit: GroupCommit,
+    /// This opening has seen to it that the file survives a power cut.
+    powered: AtomicBool,
 }
 
 /// A process, as it cannot be mistaken for a later one with the same pid.
@@ -143,12 +146,27 @@ impl Journal {
         let journal = Journal::over(path, meta, medium);
         journal.log.format().map_err(|error| journal.failed("making room", error))?;
         journal.medium().store(control::SCOPES, 1).map_err(io("writing to it"))?;
-        if journal.meta.tier == Tier::Power {
-            let dir = path.parent().unwrap_or(Path::new("."));
-            journal.medium().sync().map_err(io("flushing it"))?;
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("flushing its directory"))?;
-        }
         Ok(journal)
+    }
+
+    /// Before the first promise that is to survive a power cut: the file itself must, and its places.
+    #[cold]
+    fn power_up(&self) -> Result<(), JournalError> {
+        if self.meta.tier != Tier::Power {
+            return Err(self.io("promising more than it can", io::ErrorKind::Unsupported.into()));
+        }
+        let write = self.medium().store(control::POWER, 1);
+        write.map_err(|source| self.io("writing to it", source))?;
+        self.medium().sync().map_err(|source| self.io("flushing it", source))?;
+        if let Some(dir) = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            // The run's directory lies in another, which is new as well, perhaps.
+            for dir in std::iter::once(dir).chain(dir.parent()) {
+                let flushed = File::open(dir).and_then(|dir| dir.sync_all());
+                flushed.map_err(|source| self.io("flushing its directory", source))?;
+            }
+        }
+        self.powered.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Opens a journal that is there.
@@ -178,9 +196,9 @@ impl Journal {
     }
 
     pub(crate) fn over(path: &Path, meta: Meta, medium: FileMedium) -> Journal {
-        let synced = meta.tier == Tier::Power;
-        let log = Log::new(medium, Seed::new(meta.salt()), meta.geometry(), synced);
-        Journal { path: path.to_owned(), meta, log, commit: GroupCommit::default() }
+        let log = Log::new(medium, Seed::new(meta.salt()), meta.geometry());
+        let powered = AtomicBool::new(false);
+        Journal { path: path.to_owned(), meta, log, commit: GroupCommit::default(), powered }
     }
 
     /// Says that no power was cut since it was written, so that the part beyond its end need not be read.
@@ -252,8 +270,8 @@ impl Journal {
         if new.body.len() > BODY_MAX {
             return Err(JournalError::TooLong { len: new.body.len() });
         }
-        if new.flags & FLAG_POWER != 0 && self.meta.tier != Tier::Power {
-            return Err(self.io("promising more than it can", io::ErrorKind::Unsupported.into()));
+        if new.flags & FLAG_POWER != 0 && !self.powered.load(Ordering::Acquire) {
+            self.power_up()?;
         }
         let placed = self.log.append(new).map_err(|error| self.failed("writing to it", error))?;
         if self.log.take_crowded() {
@@ -302,7 +320,7 @@ impl Journal {
     /// As [`register`](Journal::register); then what was on record stays as it was.
     pub fn amend(&self, id: u64, time_ms: u64, body: &[u8]) -> Result<(), JournalError> {
         let placed = self.mark_amended(id)?;
-        let power = self.meta.tier == Tier::Power;
+        let power = self.powered.load(Ordering::Acquire);
         let new = New {
             kind: Kind::Amendment,
             flags: if power { FLAG_POWER } else { 0 },
@@ -453,6 +471,9 @@ impl Journal {
     ///
     /// [`JournalError::NoSuchRecord`], [`JournalError::Io`].
     pub fn entry(&self, id: u64) -> Result<Entry, JournalError> {
+        if let Some(entry) = self.log.read_live(id).map_err(|source| self.io("reading it", source))? {
+            return Ok(entry);
+        }
         self.scan()?.find(id).cloned().ok_or(JournalError::NoSuchRecord { id })
     }
 
@@ -773,7 +794,7 @@ impl Journal {
     pub(crate) fn format_for_test(&self) {
         self.log.format().unwrap();
         if self.meta.tier == Tier::Power {
-            self.medium().sync().unwrap();
+            self.power_up().unwrap();
         }
     }
 

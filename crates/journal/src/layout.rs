@@ -41,6 +41,8 @@ pub(crate) mod control {
     pub(crate) const SCOPES: usize = 1064;
     /// How the owner ended, if somebody knows: see [`Ended`](crate::Ended).
     pub(crate) const ENDED: usize = 1072;
+    /// 1 once a record was promised to survive a power cut.
+    pub(crate) const POWER: usize = 1096;
     /// The process that waits for the owner and pays after it, as `OWNER`; 0 where there is none.
     pub(crate) const WRAPPER: usize = 1080;
 }

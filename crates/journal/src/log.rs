@@ -74,12 +74,10 @@ pub(crate) struct Log<M> {
     moved: std::sync::Mutex<std::collections::HashMap<u64, Placed>>,
     /// Not 0: nothing lies beyond the tail, as no power was cut since it was written.
     trusts_tail: AtomicU64,
-    /// A place is on the device before it is used.
-    synced_places: bool,
 }
 
 impl<M: Medium> Log<M> {
-    pub(crate) fn new(medium: M, seed: Seed, geometry: Geometry, synced_places: bool) -> Log<M> {
+    pub(crate) fn new(medium: M, seed: Seed, geometry: Geometry) -> Log<M> {
         Log {
             medium,
             seed,
@@ -90,8 +88,13 @@ impl<M: Medium> Log<M> {
             crowded: AtomicU64::new(0),
             moved: std::sync::Mutex::default(),
             trusts_tail: AtomicU64::new(0),
-            synced_places,
         }
+    }
+
+    /// Whether a place has to be on the device before it is used: some record was promised to survive a
+    /// power cut.
+    fn synced_places(&self) -> io::Result<bool> {
+        Ok(self.medium.load(control::POWER)? != 0)
     }
 
     pub(crate) fn trust_tail(&self) {

@@ -99,6 +99,20 @@ impl<M: Medium> Log<M> {
         Ok(reading.conclude())
     }
 
+    /// Reads one record by itself, if it is as it was registered: nothing else can say anything of it.
+    pub(crate) fn read_live(&self, id: u64) -> io::Result<Option<Entry>> {
+        let Some(placed) = self.committed(id)? else { return Ok(None) };
+        let mut head = [0; SLOT_WORDS];
+        self.medium().read(placed.at, &mut head)?;
+        let Some(fields) = slot::read_head(&head, self.seed(), id) else { return Ok(None) };
+        // At most 684.
+        let mut words = vec![0; slot::slots_for(fields.len) as usize * SLOT_WORDS];
+        self.medium().read(placed.at, &mut words)?;
+        let mut reading = Reading::default();
+        self.read_record(words.as_chunks::<SLOT_WORDS>().0, placed, &mut reading)?;
+        Ok(reading.entries.pop().filter(|entry| entry.state == State::Live && entry.id == id))
+    }
+
     /// Reads one segment. Amendments that lie elsewhere are missing.
     pub(crate) fn scan_place(&self, place: u32, segment: u64) -> io::Result<Scan> {
         let mut reading = Reading::default();

@@ -88,15 +88,17 @@ impl App {
         }
     }
 
-    /// Registers an async cleanup at this place of the stack, with no start of its own.
+    /// Registers an async cleanup at this place of the stack, with no start of its own. What it
+    /// returns can [disarm](Deferred::disarm) it.
     #[track_caller]
-    pub fn defer<F, Fut>(&self, name: impl Into<String>, cleanup: F)
+    pub fn defer<F, Fut>(&self, name: impl Into<String>, cleanup: F) -> Deferred
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), Error>> + Send + 'static,
     {
         let Started { stop, .. } = Started::new((), move |_| cleanup());
-        self.push(name.into(), StepKind::Cleanup, Location::caller(), stop);
+        let id = self.push(name.into(), StepKind::Cleanup, Location::caller(), stop);
+        Deferred { app: Arc::downgrade(&self.inner), id }
     }
 
     /// Spawns a task. At its place in the stack it is cancelled, at its next `.await`, and awaited.
@@ -181,9 +183,10 @@ impl App {
         }
     }
 
-    fn push(&self, name: String, kind: StepKind, place: &'static Location<'static>, stop: Stop) {
+    fn push(&self, name: String, kind: StepKind, place: &'static Location<'static>, stop: Stop) -> u64 {
         let id = self.inner.stack.next_id();
         self.push_step(id, name, kind, place, stop);
+        id
     }
 
     fn push_step(
@@ -227,6 +230,24 @@ impl App {
         });
         self.push_step(id, name.clone(), kind, place, stop);
         tokio::spawn(watch_task(Arc::downgrade(&self.inner), id, name, (handle, debts), ended));
+    }
+}
+
+/// A cleanup on the stack of an [`App`]. Dropped, it stays there.
+#[derive(Clone)]
+pub struct Deferred {
+    app: Weak<Inner>,
+    id: u64,
+}
+
+impl Deferred {
+    /// Makes sure that the cleanup will not run. Returns whether it was pending: not so once the stop
+    /// has come to it.
+    pub fn disarm(&self) -> bool {
+        let Some(app) = self.app.upgrade() else { return false };
+        let Some(mut step) = app.stack.remove(self.id) else { return false };
+        step.registration.finish(Finished::Disarmed);
+        true
     }
 }
 

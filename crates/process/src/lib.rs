@@ -61,7 +61,7 @@ mod stack;
 mod state;
 mod stop;
 
-pub use app::App;
+pub use app::{App, Deferred};
 pub use epilogue_task::TaskPanic;
 pub use error::Error;
 pub use exit::exit;

@@ -48,7 +48,7 @@ async fn body(app: &App, name: &str) -> Result<(), Error> {
             app.start(part("blocks", async || Ok(Started::new((), async |_| block())))).await?;
         }
         "unknown-thread" => drop(tokio::task::spawn_blocking(block)),
-        "fails" => app.defer("fails", async || Err(Error::msg("disk on fire"))),
+        "fails" => drop(app.defer("fails", async || Err(Error::msg("disk on fire")))),
         _ => {}
     }
     println!("ready");

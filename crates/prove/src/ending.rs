@@ -11,7 +11,7 @@ use crate::client::{Ask, Client};
 use crate::row::{Conditions, Exit, Observation, POLL, Prestop, hang_limit, millis};
 use crate::running::{self, RUN_ENV, Running};
 use crate::target::Target;
-use crate::trigger::{Means, REPEAT_AFTER, Trigger};
+use crate::trigger::{Means, Trigger};
 use crate::{os, procfs};
 
 /// Runs the preStop hook, at most for the grace, and says how long it took.
@@ -94,9 +94,9 @@ pub(crate) fn pull(target: &Target, trigger: Trigger, process: &Running, address
             os::kill(process.pid, signal);
             Pulled { repeat: None, hook: None, at: Instant::now() }
         }
-        Means::Twice(signal) => {
+        Means::Twice(signal, after) => {
             os::kill(process.pid, signal);
-            Pulled { repeat: Some(signal), hook: None, at: Instant::now() }
+            Pulled { repeat: Some((signal, after)), hook: None, at: Instant::now() }
         }
         Means::Hook => {
             let ask = target.hooks.get(&trigger).cloned();
@@ -107,7 +107,7 @@ pub(crate) fn pull(target: &Target, trigger: Trigger, process: &Running, address
 
 /// A trigger that was pulled, and what is to come of it.
 pub(crate) struct Pulled {
-    repeat: Option<i32>,
+    repeat: Option<(i32, Duration)>,
     hook: Option<Background<HookAnswer>>,
     pub(crate) at: Instant,
 }
@@ -116,8 +116,8 @@ impl Pulled {
     /// Sends the signal again when its time has come. Only while the process was not waited for:
     /// then its pid cannot be somebody else's.
     fn repeat(&mut self, process: &Running) {
-        if let Some(signal) = self.repeat
-            && self.at.elapsed() >= REPEAT_AFTER
+        if let Some((signal, after)) = self.repeat
+            && self.at.elapsed() >= after
         {
             self.repeat = None;
             os::kill(process.pid, signal);

@@ -66,7 +66,7 @@ impl Expect {
                 let requests = Expect { in_flight: Rule::Any, idle: Rule::Any, arrivals: Rule::Any, ..all };
                 Expect { exit: Rule::Any, ..requests }
             }
-            Trigger::Abort | Trigger::Kill => {
+            Trigger::Abort | Trigger::Segv | Trigger::Kill => {
                 let requests = Expect { in_flight: Rule::Any, idle: Rule::Any, arrivals: Rule::Any, ..all };
                 Expect { exit: Rule::Any, cleanups: Rule::Any, ..requests }
             }

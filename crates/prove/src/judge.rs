@@ -150,7 +150,7 @@ fn stopped_as_asked(trigger: Trigger, exit: Exit) -> bool {
             exit.code.is_some_and(|code| code != 0 && code != 124)
         }
         (_, Some(0), _) => true,
-        (Means::Signal(sent) | Means::Twice(sent), code, signal) => {
+        (Means::Signal(sent) | Means::Twice(sent, _), code, signal) => {
             signal == Some(sent) || code == Some(128 + sent)
         }
         _ => false,

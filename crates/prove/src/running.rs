@@ -17,6 +17,8 @@ use crate::{os, procfs};
 pub(crate) const RUN_ENV: &str = "EPILOGUE_PROVE_RUN";
 
 const GRACE_ENV: &str = "EPILOGUE_GRACE";
+/// Where a program keeps what it owes durably.
+const STATE_ENV: &str = "EPILOGUE_STATE_DIR";
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -40,6 +42,10 @@ impl Place {
 
     fn ring(&self, start: u32) -> PathBuf {
         self.dir.join(format!("ring-{start}"))
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.join("state")
     }
 
     fn output(&self, start: u32) -> PathBuf {
@@ -141,6 +147,8 @@ impl Running {
             .stderr(err)
             .env(RUN_ENV, &place.mark)
             .env(RING_ENV, place.ring(start))
+            // What it owes durably is for this row alone to be paid.
+            .env(STATE_ENV, place.state())
             // A program that knows how to ask is told how long this platform waits.
             .env(GRACE_ENV, format!("{}ms", grace.as_millis()));
         if let Some(port) = place.port {

@@ -18,6 +18,8 @@ pub enum Trigger {
     PanicMain,
     /// `abort`.
     Abort,
+    /// SIGSEGV, sent until it is obeyed: a runtime that looks for stack overflows passes over one.
+    Segv,
     /// SIGINT.
     Int,
     /// SIGTERM.
@@ -41,20 +43,21 @@ pub(crate) enum Means {
     Hook,
     /// By this signal.
     Signal(i32),
-    /// By this signal, and again after [`REPEAT_AFTER`].
-    Twice(i32),
+    /// By this signal, and again after a while.
+    Twice(i32, Duration),
 }
 
-pub(crate) const REPEAT_AFTER: Duration = Duration::from_millis(1500);
+const REPEAT_AFTER: Duration = Duration::from_millis(1500);
 
 impl Trigger {
     /// All of them, in the order in which they are tried.
-    pub const ALL: [Trigger; 12] = [
+    pub const ALL: [Trigger; 13] = [
         Trigger::Return,
         Trigger::Exit,
         Trigger::PanicHandler,
         Trigger::PanicMain,
         Trigger::Abort,
+        Trigger::Segv,
         Trigger::Int,
         Trigger::Term,
         Trigger::TermTwice,
@@ -72,6 +75,7 @@ impl Trigger {
             Trigger::PanicHandler => "panic-handler",
             Trigger::PanicMain => "panic-main",
             Trigger::Abort => "abort",
+            Trigger::Segv => "SEGV",
             Trigger::Int => "INT",
             Trigger::Term => "TERM",
             Trigger::TermTwice => "TERM-twice",
@@ -84,10 +88,11 @@ impl Trigger {
 
     pub(crate) fn means(self) -> Means {
         match self {
+            Trigger::Segv => Means::Twice(libc::SIGSEGV, Duration::from_millis(20)),
             Trigger::Int => Means::Signal(libc::SIGINT),
             Trigger::Term => Means::Signal(libc::SIGTERM),
-            Trigger::TermTwice => Means::Twice(libc::SIGTERM),
-            Trigger::IntTwice => Means::Twice(libc::SIGINT),
+            Trigger::TermTwice => Means::Twice(libc::SIGTERM, REPEAT_AFTER),
+            Trigger::IntTwice => Means::Twice(libc::SIGINT, REPEAT_AFTER),
             Trigger::Quit => Means::Signal(libc::SIGQUIT),
             Trigger::Hup => Means::Signal(libc::SIGHUP),
             Trigger::Kill => Means::Signal(libc::SIGKILL),
@@ -141,7 +146,7 @@ mod tests {
         }
         assert_eq!("SIGTERM".parse::<Trigger>().unwrap(), Trigger::Term);
         assert_eq!("term-twice".parse::<Trigger>().unwrap(), Trigger::TermTwice);
-        let error = "SEGV".parse::<Trigger>().unwrap_err().to_string();
-        assert!(error.starts_with("unknown trigger \"SEGV\"; there are return, exit"), "{error}");
+        let error = "STOP".parse::<Trigger>().unwrap_err().to_string();
+        assert!(error.starts_with("unknown trigger \"STOP\"; there are return, exit"), "{error}");
     }
 }

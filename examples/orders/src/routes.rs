@@ -93,7 +93,7 @@ async fn invoice(State(orders): State<Orders>, Path(id): Path<i64>) -> Result<Re
 
 async fn upload(State(orders): State<Orders>, request: Request) -> Result<Answer, Failure> {
     let name = spool::name();
-    let spool = (orders.make_spool)(orders.spool.join(&name));
+    let spool = (orders.make_spool)(orders.spool.join(&name))?;
     let mut file = tokio::fs::File::create(spool.path()).await?;
     let mut body = request.into_body();
     let mut bytes = 0;

@@ -17,8 +17,8 @@ pub trait Spool: Send {
     fn keep(self: Box<Self>, to: &Path) -> io::Result<()>;
 }
 
-/// How a style makes sure that a half-done upload does not stay.
-pub type MakeSpool = fn(PathBuf) -> Box<dyn Spool>;
+/// How a style makes sure that a half-done upload does not stay. An error: then nothing may be made.
+pub type MakeSpool = fn(PathBuf) -> io::Result<Box<dyn Spool>>;
 
 /// A name that no other upload of this service has.
 pub fn name() -> String {

@@ -1,4 +1,4 @@
-//! Ending a process group that nobody looks after any more.
+//! Ending processes that nobody looks after any more.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -20,6 +20,85 @@ pub struct KillGroup {
 }
 
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Ends every process that was started with a mark in its environment.
+///
+/// A pid is known only after the process exists; a mark is known before, so it can be on record first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillMarked {
+    mark: String,
+    pid_namespace: u64,
+}
+
+/// The variable that carries the mark.
+pub const MARK_ENV: &str = "EPILOGUE_MARK";
+
+impl KillMarked {
+    /// With a mark that nobody else has.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn register(_: &epilogue_guardian::KillMarked) {}
+    /// let marked = epilogue_guardian::KillMarked::new();
+    /// register(&marked);                       // first
+    /// let (name, value) = marked.variable();
+    /// std::process::Command::new("tail").env(name, value).spawn()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[expect(clippy::new_without_default, reason = "each is another")]
+    pub fn new() -> KillMarked {
+        KillMarked { mark: crate::run::unique(), pid_namespace: identity::pid_namespace() }
+    }
+
+    /// What is to be set in the environment of the process.
+    pub fn variable(&self) -> (&'static str, &str) {
+        (MARK_ENV, &self.mark)
+    }
+
+    fn marked(&self) -> Vec<u32> {
+        let entry = format!("{MARK_ENV}={}", self.mark);
+        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        pids.filter_map(|found| found.file_name().to_str()?.parse().ok())
+            .filter(|pid| *pid != std::process::id())
+            .filter(|pid| {
+                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+            })
+            .collect()
+    }
+}
+
+impl Action for KillMarked {
+    const NAME: &'static str = "epilogue.kill_marked";
+    const OF_THIS_BOOT: bool = true;
+
+    fn run(&self, cx: &ActionCx) -> Result<(), ActionError> {
+        if self.pid_namespace != identity::pid_namespace() {
+            return Err(ActionError::park("the marked processes were of another PID namespace"));
+        }
+        for signal in [libc::SIGTERM, libc::SIGKILL] {
+            let pidfds: Vec<_> = self.marked().into_iter().filter_map(|pid| os::pidfd(pid).ok()).collect();
+            let until = std::time::Instant::now() + GRACE.min(cx.remaining());
+            for pidfd in &pidfds {
+                let _ = os::signal_by_pidfd(pidfd, signal);
+            }
+            for pidfd in &pidfds {
+                let left = until.saturating_duration_since(std::time::Instant::now());
+                os::wait_readable(&[pidfd.as_fd()], Some(left))?;
+            }
+        }
+        if self.marked().is_empty() {
+            Ok(())
+        } else {
+            Err(ActionError::retry("a marked process did not end"))
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("kill what carries the mark {}", self.mark)
+    }
+}
 
 impl KillGroup {
     /// For a process that is there.

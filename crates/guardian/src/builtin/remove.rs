@@ -16,8 +16,8 @@ use crate::os;
 /// Removes one file, socket, link or empty directory.
 ///
 /// The directory in which it lies is noted by device and inode when this is made: if another stands in
-/// its place when it runs, nothing is removed and the record is parked. Amended with
-/// [`Identity::of`](Identity::of) the file itself must be that very one as well.
+/// its place when it runs, nothing is removed and the record is parked. Amended with [`Identity::of`] the
+/// file, it removes that very file: another that has its name by then is left alone, because ours is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveFile(Place);
 
@@ -63,6 +63,8 @@ impl Bytes {
 pub struct Identity {
     dev: u64,
     ino: u64,
+    /// When it was made, in nanoseconds since 1970: an inode is used again. 0 where nobody knows.
+    born: u64,
 }
 
 impl Identity {
@@ -72,13 +74,19 @@ impl Identity {
     ///
     /// When nothing is there.
     pub fn of(path: &Path) -> io::Result<Identity> {
-        let found = fs::symlink_metadata(path)?;
-        Ok(Identity { dev: found.dev(), ino: found.ino() })
+        fs::symlink_metadata(path).map(|found| Identity::from(&found))
     }
 
     fn of_file(file: &File) -> io::Result<Identity> {
-        let found = file.metadata()?;
-        Ok(Identity { dev: found.dev(), ino: found.ino() })
+        file.metadata().map(|found| Identity::from(&found))
+    }
+}
+
+impl From<&fs::Metadata> for Identity {
+    fn from(found: &fs::Metadata) -> Identity {
+        let born = found.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let born = born.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0);
+        Identity { dev: found.dev(), ino: found.ino(), born }
     }
 }
 
@@ -145,17 +153,15 @@ impl Place {
         if let Some(meant) = cx.amendment::<Identity>()?
             && Identity::of_file(&found)? != meant
         {
-            return Err(ActionError::park(format!(
-                "{} is not what it was when it was made: something else has its name",
-                self.path().display()
-            )));
+            // Ours is gone; what has its name now is somebody else's, perhaps the program's next start's.
+            return Ok(None);
         }
         Ok(Some(found))
     }
 
     fn link(&self, cx: &ActionCx) -> Result<Option<File>, ActionError> {
-        if cx.amendment::<Identity>()?.is_some() {
-            return Err(ActionError::park(format!("{} is a link now", self.path().display())));
+        if cx.amendment::<Identity>()?.is_some_and(|meant| Identity::of(&self.path()).ok() != Some(meant)) {
+            return Ok(None);
         }
         // A handle to look at; the name is removed, whatever it points to.
         Ok(Some(File::open("/")?))

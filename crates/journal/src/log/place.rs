@@ -85,7 +85,7 @@ impl<M: Medium> Log<M> {
             self.crowded.store(1, Ordering::Relaxed);
         }
         let (entry, coded) = (DIRECTORY + place as usize, encode_entry(self.seed, place, segment));
-        if self.synced_places {
+        if self.synced_places()? {
             // What lies there must not come back by a power cut, nor be torn with what comes: there is a
             // moment, on the device, in which nothing lies there. The number of places is written again
             // with it: a flush that was refused may have lost it.

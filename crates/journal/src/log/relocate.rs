@@ -77,7 +77,7 @@ impl<M: Medium> Log<M> {
             self.medium.store(control::MOVES, moves | 1)?;
             self.fill(to, &copy)?;
             self.medium.store(control::COPYING, to.lsn)?;
-            if self.synced_places {
+            if self.synced_places()? {
                 self.medium.sync()?;
             }
             let moved = match self.state(from)? {

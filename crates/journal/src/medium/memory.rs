@@ -7,7 +7,7 @@ use crate::layout::{CONTROL_WORDS, DIRECTORY, Geometry, control};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// Control words that exist.
-const CONTROL: [usize; 13] = [
+const CONTROL: [usize; 14] = [
     control::PHASE,
     control::TAIL,
     control::COPYING,
@@ -21,6 +21,7 @@ const CONTROL: [usize; 13] = [
     control::PAYER + 1,
     control::SCOPES,
     control::ENDED,
+    control::POWER,
 ];
 
 pub(crate) struct Memory {

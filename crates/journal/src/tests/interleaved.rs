@@ -12,7 +12,7 @@ use crate::word::{Phase, PhaseWord, State, StateWord};
 const TINY: Geometry = Geometry { slots_log2: 2, segments_max: 3 };
 
 fn log() -> Log<Memory> {
-    let log = Log::new(Memory::new(TINY), Seed::new(1), TINY, false);
+    let log = Log::new(Memory::new(TINY), Seed::new(1), TINY);
     log.format().unwrap();
     log
 }

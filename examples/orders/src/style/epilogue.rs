@@ -1,11 +1,14 @@
 //! The same service on Epilogue: every part says how it ends where it starts, and the stop is the
-//! start reversed.
+//! start reversed. What must not stay behind is owed as a durable cleanup, on record before it exists: it
+//! goes also when the service is killed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use epilogue::{App, CleanupResult, Error, Guard, Started, guard, http, part};
+use epilogue::durable::{self, DurableGuard, Identity, KillMarked, RemoveFile};
+use epilogue::{App, DurableScope, Error, Started, http, part};
 use tokio::net::TcpListener;
 
 use crate::Settings;
@@ -22,31 +25,41 @@ pub async fn main(settings: Settings) -> ExitCode {
 
 async fn serve(app: &App, settings: &Settings) -> Result<(), Error> {
     settings.make_dirs()?;
+    durable::recover(Duration::from_secs(10))?;
     let hooks = Hooks::default();
     let log = settings.data.join("messages.log");
 
-    app.start(part("lock file", async || {
-        let lock = Lock::acquire(&settings.run.join("orders.lock"))?;
-        Ok(Started::new((), async move |_| Ok(lock.release()?)))
-    }))
-    .await?;
+    let path = settings.run.join("orders.lock");
+    let owed = app.durable(RemoveFile::new(&path)?)?;
+    let _lock = Lock::acquire(&path)?;
+    owed.amend(Identity::of(&path)?)?;
     let store = app
         .start(part("database", async || {
             let store = Store::open(&settings.data.join("orders.db"))?;
             Ok(Started::new(store.clone(), async move |_| Ok(store.close().await?)))
         }))
         .await?;
+    let marked = KillMarked::new();
+    let mut command = shipper::command(&log, &settings.data.join("shipped.log"))?;
+    let (name, mark) = marked.variable();
+    command.env(name, mark);
+    let owed = app.durable(marked)?;
     app.start(part("log shipper", async || {
-        let mut child = shipper::command(&log, &settings.data.join("shipped.log"))?.spawn()?;
-        Ok(Started::new((), async move |_| Ok(shipper::stop(&mut child).await?)))
+        let mut child = command.spawn()?;
+        Ok(Started::new((), async move |_| {
+            shipper::stop(&mut child).await?;
+            owed.disarm();
+            Ok(())
+        }))
     }))
     .await?;
     app.spawn_until("outbox", |stop| {
         outbox::work(store.clone(), log.clone(), async move { stop.stopped().await })
     });
     let socket = settings.run.join("control.sock");
+    let owed = app.durable(RemoveFile::new(&socket)?)?;
     let listener = control::bind(&socket)?;
-    app.defer("control socket", async move || Ok(std::fs::remove_file(socket)?));
+    owed.amend(Identity::of(&socket)?)?;
     app.spawn_until("control", |stop| control::serve(listener, async move { stop.stopped().await }));
 
     let router = routes::router(settings, store, make_spool, &hooks);
@@ -61,29 +74,25 @@ async fn serve(app: &App, settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-fn make_spool(path: PathBuf) -> Box<dyn Spool> {
-    Box::new(guard(path, remove as fn(PathBuf) -> io::Result<()>))
+/// On record before the file exists.
+fn make_spool(path: PathBuf) -> io::Result<Box<dyn Spool>> {
+    let guard = durable::guard(RemoveFile::new(&path)?).map_err(io::Error::other)?;
+    Ok(Box::new(DurableSpool { path, guard }))
 }
 
-fn remove(path: PathBuf) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+struct DurableSpool {
+    path: PathBuf,
+    guard: DurableGuard,
 }
 
-impl<F, C> Spool for Guard<PathBuf, F, C>
-where
-    F: FnOnce(PathBuf) -> C + Send,
-    C: CleanupResult,
-{
+impl Spool for DurableSpool {
     fn path(&self) -> &Path {
-        self
+        &self.path
     }
 
     fn keep(self: Box<Self>, to: &Path) -> io::Result<()> {
-        std::fs::rename(self.path(), to)?;
-        self.disarm();
+        std::fs::rename(&self.path, to)?;
+        self.guard.disarm();
         Ok(())
     }
 }

@@ -127,8 +127,9 @@ impl Drop for RemovedOnDrop {
     }
 }
 
-fn make_spool(path: PathBuf) -> Box<dyn Spool> {
-    Box::new(RemovedOnDrop(path))
+#[expect(clippy::unnecessary_wraps, reason = "the other style can fail")]
+fn make_spool(path: PathBuf) -> io::Result<Box<dyn Spool>> {
+    Ok(Box::new(RemovedOnDrop(path)))
 }
 
 impl Spool for RemovedOnDrop {

@@ -1,0 +1,172 @@
+//! A durable cleanup in the hands of who registered it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use epilogue_guardian::{Action, ActionError, Call, HomeError, RunError, now_ms, run_here};
+use epilogue_journal::{Disarm, Ended, JournalError, Record, Registered, Tier};
+use serde::Serialize;
+
+use crate::owner::{self, Owner, current_pid};
+
+/// A durable cleanup that is on record. Dropped, it is still owed: its scope runs it.
+///
+/// # Examples
+///
+/// See [`DurableScope`](crate::DurableScope).
+#[must_use = "hold it to disarm it; bind it to `_owed` if it is to run in any case"]
+pub struct Durable {
+    pub(crate) owed: Arc<Owed>,
+}
+
+/// What is on record, shared between who registered it and the scope that runs it.
+pub(crate) struct Owed {
+    owner: Arc<Owner>,
+    registered: Registered,
+    /// Disarmed or run: the scope finds nothing to do.
+    settled: AtomicBool,
+    what: String,
+    /// Takes it off the stack of its scope.
+    forget: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+/// Why a durable cleanup could not be registered, amended or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DurableError {
+    /// There is no place for a journal.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The run of this process could not be made.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The journal could not be written. Nothing was registered.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The arguments cannot be written as JSON.
+    #[error("the arguments cannot be written: {0}")]
+    Arguments(#[from] serde_json::Error),
+    /// It ran, and did not succeed. It stays on record, and is tried again by the next payer.
+    #[error("{what}: {why}; it stays on record")]
+    Failed {
+        /// What it does.
+        what: String,
+        /// What it said.
+        why: String,
+    },
+    /// The promise cannot be given here.
+    #[error("{0}; nothing was registered")]
+    NotHere(String),
+    /// This process was forked from the one that owes it.
+    #[error("it is owed by the process that this one was forked from")]
+    Forked,
+}
+
+impl Durable {
+    pub(crate) fn register<A: Action>(action: &A, tier: Tier) -> Result<Durable, DurableError> {
+        let owner = owner::owner(tier)?;
+        let call = Call::of(action)?;
+        let body = call.to_bytes()?;
+        let record = Record { scope: 1, time_ms: now_ms(), body: &body, tier };
+        let registered = owner.run.journal.register(&record)?;
+        let owed = Owed {
+            owner,
+            registered,
+            settled: AtomicBool::new(false),
+            what: action.describe(),
+            forget: Mutex::new(None),
+        };
+        Ok(Durable { owed: Arc::new(owed) })
+    }
+
+    /// Adds what became known only after the registration: an id that a service has given, the
+    /// [`Identity`](crate::Identity) of a file. The action finds it in
+    /// [`ActionCx::amendment`](crate::ActionCx::amendment). The newest counts.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`]: what was on record stays as it was.
+    pub fn amend(&self, known: impl Serialize) -> Result<(), DurableError> {
+        self.owed.own()?;
+        let body = serde_json::to_vec(&known)?;
+        Ok(self.owed.owner.run.journal.amend(self.owed.registered.id(), now_ms(), &body)?)
+    }
+
+    /// Makes sure that it will not run. Returns `false` when it is too late: it runs, or has run; or when
+    /// the journal cannot be written any more, which the [report sink](epilogue_scope::report) is told.
+    ///
+    /// # Cost
+    ///
+    /// A few dozen nanoseconds; a flush of the device for what was promised to survive a power cut.
+    pub fn disarm(self) -> bool {
+        self.owed.disarm()
+    }
+
+    /// Runs it now, not at the end. Blocks. `Ok(false)`: it was settled before.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError::Failed`]; it stays on record and with its scope.
+    pub fn run_now(&self) -> Result<bool, DurableError> {
+        let ran = self.owed.run(Ended::Unknown)?;
+        self.owed.forget();
+        Ok(ran)
+    }
+
+    /// Its id in the journal, as `epilogue pending list` shows it.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.owed.owner.run.short(), self.owed.registered.id())
+    }
+
+    pub(crate) fn forget_with(&self, forget: impl FnOnce() + Send + 'static) {
+        *self.owed.forget.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(forget));
+    }
+}
+
+impl Owed {
+    fn own(&self) -> Result<(), DurableError> {
+        if self.owner.pid == current_pid() { Ok(()) } else { Err(DurableError::Forked) }
+    }
+
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    fn disarm(&self) -> bool {
+        if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        self.forget();
+        match self.owner.run.journal.disarm(self.registered) {
+            Ok(Disarm::TooLate(_)) => false,
+            Ok(_) => true,
+            Err(error) => {
+                epilogue_scope::report::failed(&format!("the disarm of {}", self.what), &error);
+                false
+            }
+        }
+    }
+
+    fn forget(&self) {
+        let forget = self.forget.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(forget) = forget {
+            forget();
+        }
+    }
+
+    /// Runs it, unless it was settled.
+    pub(crate) fn run(&self, ended: Ended) -> Result<bool, DurableError> {
+        if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
+            return Ok(false);
+        }
+        match run_here(&self.owner.run, self.registered.id(), ended)? {
+            None => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(error)) => Err(self.failed(&error)),
+        }
+    }
+
+    fn failed(&self, error: &ActionError) -> DurableError {
+        DurableError::Failed { what: self.what.clone(), why: error.to_string() }
+    }
+}

@@ -1,0 +1,109 @@
+//! Durable cleanups as cleanups of a scope, of an async scope, of a program.
+
+use std::sync::Arc;
+
+use epilogue_guardian::Action;
+use epilogue_journal::{Ended, Tier};
+use epilogue_process::{App, Error};
+use epilogue_scope::Scope;
+use epilogue_task::AsyncScope;
+
+use crate::handle::{Durable, DurableError, Owed};
+
+/// How far a durable cleanup's promise reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Promise {
+    /// Every death of the process. For what dies with the machine, and for what may stay behind a power cut.
+    #[default]
+    Process,
+    /// A power cut too: registration and disarm wait for the device. For what outlives the machine.
+    Power,
+}
+
+/// Something that durable cleanups can be registered on: a [`Scope`], an [`AsyncScope`], an [`App`].
+///
+/// # Examples
+///
+/// ```no_run
+/// use epilogue_durable::{DurableScope, Identity, RemoveFile};
+/// use epilogue_process::{App, Error};
+///
+/// async fn serve(app: &App) -> Result<(), Error> {
+///     let owed = app.durable(RemoveFile::new("/run/service.lock")?)?;   // stops after all that follows
+///     std::fs::write("/run/service.lock", "")?;
+///     owed.amend(Identity::of("/run/service.lock".as_ref())?)?;         // this very file
+///     Ok(())
+/// }
+/// ```
+pub trait DurableScope {
+    /// Puts an action on record, and owes it at this place of the scope.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`]: nothing was registered, so the resource must not be made.
+    #[track_caller]
+    fn durable<A: Action>(&self, action: A) -> Result<Durable, DurableError> {
+        self.durable_with(action, Promise::Process)
+    }
+
+    /// The same, with a choice of how far the promise reaches.
+    ///
+    /// # Errors
+    ///
+    /// As [`durable`](DurableScope::durable); [`DurableError::NotHere`] where the promise cannot be given.
+    #[track_caller]
+    fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError>;
+}
+
+impl Promise {
+    pub(crate) fn tier(self) -> Tier {
+        match self {
+            Promise::Process => Tier::Process,
+            Promise::Power => Tier::Power,
+        }
+    }
+}
+
+impl<R> DurableScope for Scope<'_, R> {
+    #[track_caller]
+    fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
+        let durable = Durable::register(&action, promise.tier())?;
+        let owed = Arc::clone(&durable.owed);
+        self.defer(move || owed.run(Ended::Unknown).map(drop));
+        Ok(durable)
+    }
+}
+
+impl DurableScope for AsyncScope {
+    #[track_caller]
+    fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
+        let durable = Durable::register(&action, promise.tier())?;
+        let owed = Arc::clone(&durable.owed);
+        self.defer(async move |_| run_aside(owed).await);
+        Ok(durable)
+    }
+}
+
+impl DurableScope for App {
+    #[track_caller]
+    fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
+        let durable = Durable::register(&action, promise.tier())?;
+        let owed = Arc::clone(&durable.owed);
+        let name = owed.what().to_owned();
+        let step = self.defer(name, async move || run_aside(owed).await.map_err(Error::from));
+        durable.forget_with(move || {
+            step.disarm();
+        });
+        Ok(durable)
+    }
+}
+
+/// Actions may block: not on a thread of the runtime.
+async fn run_aside(owed: Arc<Owed>) -> Result<(), DurableError> {
+    let what = owed.what().to_owned();
+    let ran = tokio::task::spawn_blocking(move || owed.run(Ended::Unknown)).await;
+    match ran {
+        Ok(ran) => ran.map(drop),
+        Err(error) => Err(DurableError::Failed { what, why: error.to_string() }),
+    }
+}
