@@ -339,7 +339,15 @@ impl<'a> Payment<'a> {
         if (self.options.stop)() {
             untried = "left to the next payer".into();
         }
-        for entry in self.run.journal.scan()?.open().filter(|entry| entry.state != State::Parked) {
+        for entry in self.run.journal.scan()?.open() {
+            if entry.state == State::Parked {
+                // By this payer, or by one before it.
+                if !self.report.parked.iter().any(|item| item.id == entry.id) {
+                    let (what, why) = (describe(entry), Some("parked before".into()));
+                    self.report.parked.push(Item { id: entry.id, what, why });
+                }
+                continue;
+            }
             let (what, why) = match self.tries.remove(&entry.id) {
                 Some(tries) => (tries.what, tries.why),
                 None => (describe(entry), untried.clone()),

@@ -70,10 +70,7 @@ fn among(which: &Which) -> Result<ScopeRef, Failure> {
 
 fn open(dir: &Path) -> Result<Run, Failure> {
     match std::fs::symlink_metadata(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let dir = dir.display();
-            Err(Failure::new(TOO_LATE, format!("too late: the scope in {dir} is over and paid")))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(over(dir)),
         Ok(found) if found.uid() != effective_uid() => {
             let (theirs, mine) = (found.uid(), effective_uid());
             let advice = if mine == 0 {
@@ -87,8 +84,15 @@ fn open(dir: &Path) -> Result<Run, Failure> {
                 format!("the scope belongs to uid {theirs}, and this is uid {mine}: {advice}"),
             ))
         }
-        _ => Ok(Run::open(dir)?),
+        _ => Run::open(dir).map_err(|error| {
+            // Taken away since it was looked at.
+            if dir.join("journal").exists() { error.into() } else { over(dir) }
+        }),
     }
+}
+
+fn over(dir: &Path) -> Failure {
+    Failure::new(TOO_LATE, format!("too late: the scope in {} is over and paid", dir.display()))
 }
 
 /// A record by the name that an operator gives it: `ID`, `RUN/ID`, or its own name.

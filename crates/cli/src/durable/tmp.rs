@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use epilogue_guardian::{Call, RemoveFile, RemoveTree};
+use epilogue_journal::{JournalError, Phase};
 
 use super::find::{self, Which};
 use super::register::register;
@@ -59,8 +60,23 @@ fn tmp(args: &Args) -> Result<(), Failure> {
         let _ = run.journal.disarm_id(id);
         return Err(failed(error));
     }
+    // A payer that has come between the record and the directory found nothing to remove. One that comes
+    // from now on finds it.
+    if run.journal.phase()? != Phase::Open {
+        remove(&path, args.directory).map_err(failed)?;
+        return Err(JournalError::TooLate.into());
+    }
     super::print(path.display());
     Ok(())
+}
+
+fn remove(path: &Path, directory: bool) -> std::io::Result<()> {
+    let removed = if directory { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+    match removed {
+        // By the payer, after all.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn create(path: &Path, directory: bool) -> std::io::Result<()> {

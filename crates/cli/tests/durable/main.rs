@@ -1,0 +1,10 @@
+//! Whole programs: real shells, real signals, real kills. Names read as the law.
+
+mod kills;
+mod machine;
+mod operators;
+mod refused;
+mod rig;
+mod scopes;
+mod statuses;
+mod terminal;
