@@ -3,9 +3,13 @@
 use std::process::Command;
 
 /// A program, the package it is in, and what for.
-const NEEDED: [(&str, &str, &str); 2] = [
+const NEEDED: [(&str, &str, &str); 6] = [
     ("chromium", "chromium", "takes the screenshots of the HTML report"),
     ("python3", "python3", "is the server that nobody here wrote"),
+    ("redis-server", "redis-server", "holds the locks that are released"),
+    ("initdb", "postgresql", "is what several machines share"),
+    ("ip", "iproute2", "makes the network that is cut"),
+    ("strace", "strace", "kills at every system call"),
 ];
 
 /// Makes sure that everything is there; installs it where that is allowed.
@@ -36,7 +40,10 @@ pub(crate) fn ensure() -> Result<(), String> {
 /// Whether a program is on the PATH.
 pub(crate) fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    // Debian keeps a server's own programs apart, by version.
+    let servers = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let servers = servers.map(|version| version.path().join("bin"));
+    std::env::split_paths(&path).chain(servers).any(|dir| dir.join(program).is_file())
 }
 
 fn is_root() -> bool {

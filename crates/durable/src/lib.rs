@@ -47,10 +47,18 @@ mod handle;
 mod owner;
 mod scopes;
 
+#[cfg(feature = "redis")]
+pub use epilogue_guardian::RedisUnlock;
+#[cfg(feature = "sql")]
+pub use epilogue_guardian::SqlStatement;
 pub use epilogue_guardian::{
     Action, ActionCx, ActionError, Capabilities, Directory, Identity, KillGroup, KillMarked, Recovered,
     RemoveFile, RemoveTree, RunCommand, Secret, SecretRef, action, capabilities,
 };
+#[cfg(feature = "http")]
+pub use epilogue_guardian::{Deregister, HttpRequest};
+#[cfg(feature = "postgres")]
+pub use epilogue_guardian::{SharedStore, pay_shared};
 pub use epilogue_journal::{Ended, Tier};
 pub use guard::{DurableGuard, guard};
 pub use handle::{Durable, DurableError};

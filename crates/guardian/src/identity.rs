@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use epilogue_journal::{Meta, ProcessId};
 
@@ -51,7 +52,9 @@ pub fn parent_of(pid: u32) -> Option<u32> {
 
 /// This boot of the machine.
 pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| "?".into(), |id| id.trim().into())
+    static ID: OnceLock<String> = OnceLock::new();
+    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
+    ID.get_or_init(|| read().unwrap_or_else(|_| "?".into())).clone()
 }
 
 /// The PID namespace of this process.

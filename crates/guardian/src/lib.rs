@@ -37,9 +37,17 @@ mod recover;
 mod run;
 mod scope;
 mod secret;
+#[cfg(feature = "postgres")]
+mod shared;
 mod wrap;
 
 pub use action::{Action, ActionCx, ActionError, Call, TIMEOUT, When};
+#[cfg(feature = "redis")]
+pub use builtin::RedisUnlock;
+#[cfg(feature = "sql")]
+pub use builtin::SqlStatement;
+#[cfg(feature = "http")]
+pub use builtin::{Deregister, HttpRequest};
 pub use builtin::{
     Directory, Identity, KillGroup, KillMarked, MARK_ENV, RecoverRun, RemoveFile, RemoveTree, RunCommand,
 };
@@ -51,12 +59,14 @@ pub use home::{Home, HomeError, STATE_ENV};
 pub use identity::{Alive, alive, boot_id, parent_of, pid_namespace, start_of, this_process, uptime_ticks};
 pub use log::{Attempt, Past, attempts, ended_words, past, signal_name};
 pub use os::{effective_uid, is_set_uid};
-pub use pay::{Item, Options, Report, Runner, describe, pay, run_here};
+pub use pay::{About, Item, Options, Report, Runner, describe, pay, pay_store, run_here};
 pub use recover::{Recovered, pay_dead, recover_all, recover_run};
 pub use run::{NewRun, OnWrapperDeath, Run, RunError, Settings, now_ms};
 pub use scope::{OUTER_ENV, SCOPE_ENV, ScopeRef};
 pub use secret::{Secret, SecretRef};
 
+#[cfg(feature = "postgres")]
+pub use shared::{PaidOwner, SharedStore, pay_shared};
 pub use wrap::{Leftovers, Wrap, WrapError, Wrapped, exec_with_listen_pid};
 
 #[doc(hidden)]

@@ -63,13 +63,13 @@ const NAMED: usize = 20;
 
 /// Where attempts are noted. What cannot be written is not noted: payment goes on.
 pub(crate) struct Log {
-    path: PathBuf,
+    path: Option<PathBuf>,
     file: Option<File>,
 }
 
 impl Log {
-    pub(crate) fn of(dir: &Path) -> Log {
-        Log { path: dir.join("log"), file: None }
+    pub(crate) fn of(dir: Option<&Path>) -> Log {
+        Log { path: dir.map(|dir| dir.join("log")), file: None }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one line")]
@@ -96,7 +96,7 @@ impl Log {
         let Ok(mut line) = serde_json::to_vec(&attempt) else { return };
         line.push(b'\n');
         if self.file.is_none() {
-            self.file = append_to(&self.path).ok();
+            self.file = self.path.as_deref().and_then(|path| append_to(path).ok());
         }
         if let Some(file) = &mut self.file {
             let _ = file.write_all(&line);

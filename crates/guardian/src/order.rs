@@ -24,8 +24,7 @@ fn obey(order: &OsString) -> Result<(), ActionError> {
     let entry = run.journal.entry(order.id)?;
     let call = Call::from_bytes(&entry.body)
         .map_err(|error| ActionError::park(format!("it cannot be read: {error}")))?;
-    let generation = run.journal.generation()?;
-    let mut cx = pay::context(&run, &entry, generation, order.attempt, run.journal.ended()?);
+    let mut cx = pay::context_of_run(&run, &entry, order.attempt)?;
     cx.fence = order.fence;
     cx.deadline = std::time::Instant::now() + call.timeout();
     call.run(&cx)

@@ -276,6 +276,16 @@ pub(crate) fn prepare_child(umask: Option<u32>) -> io::Result<()> {
     Ok(())
 }
 
+/// A clock of this machine that also runs while it sleeps, in milliseconds.
+#[cfg(feature = "postgres")]
+pub(crate) fn boot_clock_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is valid for writes.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    // Neither is ever negative.
+    (now.tv_sec as u64) * 1000 + (now.tv_nsec as u64) / 1_000_000
+}
+
 /// Clock ticks a second, the unit of a process's start.
 pub(crate) fn clock_ticks() -> u64 {
     // SAFETY: no preconditions.

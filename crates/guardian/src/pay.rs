@@ -1,12 +1,12 @@
 //! Payment: what is owed, newest first; what fails is tried again; what cannot succeed is kept.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use epilogue_journal::{Ended, Entry, Generation, Journal, JournalError, Paid, State};
+use epilogue_journal::{Ended, Entry, Generation, JournalError, Paid, State, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::action::{ActionCx, ActionError, Call, Known};
@@ -127,15 +127,59 @@ impl Report {
 ///
 /// [`JournalError::Fenced`] when another payer took over meanwhile: then nothing more was begun.
 pub fn pay(run: &Run, generation: Generation, options: &Options) -> Result<Report, JournalError> {
-    Payment::new(run, generation, options)?.pay()
+    let about = About::run(run)?;
+    Payment::new(&*run.journal, &about, generation, options).pay()
+}
+
+/// The same for what another store holds.
+///
+/// # Errors
+///
+/// As [`pay`], and [`JournalError::LeaseLost`] where the right to pay is for a time only.
+pub fn pay_store(
+    store: &dyn Store,
+    about: &About,
+    generation: Generation,
+    options: &Options,
+) -> Result<Report, JournalError> {
+    Payment::new(store, about, generation, options).pay()
+}
+
+/// What a payer has to know of an owner beside its records.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Unique: with a record's id it is a key that never comes twice.
+    pub uuid: String,
+    /// How the owner ended.
+    pub ended: Ended,
+    /// Whether the machine is up since before the owner began.
+    pub same_boot: bool,
+    /// Where attempts are noted, and from where children read their orders.
+    pub dir: Option<PathBuf>,
+    /// The program that knows its actions.
+    pub program: Option<PathBuf>,
+    /// The environment in which the owner began.
+    pub environment: Option<String>,
+}
+
+impl About {
+    fn run(run: &Run) -> Result<About, JournalError> {
+        Ok(About {
+            uuid: run.meta().uuid.clone(),
+            ended: run.journal.ended()?,
+            same_boot: run.meta().boot_id == identity::boot_id(),
+            dir: Some(run.dir.clone()),
+            program: run.meta().program.clone(),
+            environment: run.settings.environment.clone(),
+        })
+    }
 }
 
 struct Payment<'a> {
-    run: &'a Run,
+    store: &'a dyn Store,
+    about: &'a About,
     generation: Generation,
     options: &'a Options,
-    ended: Ended,
-    same_boot: bool,
     began: Instant,
     tries: HashMap<u64, Tries>,
     report: Report,
@@ -153,25 +197,29 @@ struct Tries {
 }
 
 impl<'a> Payment<'a> {
-    fn new(run: &'a Run, generation: Generation, options: &'a Options) -> Result<Payment<'a>, JournalError> {
-        Ok(Payment {
-            run,
+    fn new(
+        store: &'a dyn Store,
+        about: &'a About,
+        generation: Generation,
+        options: &'a Options,
+    ) -> Payment<'a> {
+        Payment {
+            store,
+            about,
             generation,
             options,
-            ended: run.journal.ended()?,
-            same_boot: run.meta().boot_id == identity::boot_id(),
             began: Instant::now(),
             tries: HashMap::new(),
             report: Report::default(),
-            log: Log::of(&run.dir),
-        })
+            log: Log::of(about.dir.as_deref()),
+        }
     }
 
     fn pay(mut self) -> Result<Report, JournalError> {
         while !self.out_of_time() {
-            let scan = self.run.journal.scan()?;
+            let open = self.store.open_entries()?;
             let owed: Vec<&Entry> =
-                scan.open().filter(|entry| entry.state != State::Parked && !self.is_over(entry.id)).collect();
+                open.iter().filter(|entry| entry.state != State::Parked && !self.is_over(entry.id)).collect();
             if owed.is_empty() {
                 break;
             }
@@ -180,7 +228,7 @@ impl<'a> Payment<'a> {
                 if self.out_of_time() {
                     break;
                 }
-                progress |= self.try_one(entry, &scan)?;
+                progress |= self.try_one(entry, &open)?;
             }
             if !progress && !self.wait_for_next() {
                 break;
@@ -198,7 +246,7 @@ impl<'a> Payment<'a> {
     }
 
     /// Tries a record if its time has come. Returns whether anything was done.
-    fn try_one(&mut self, entry: &Entry, scan: &epilogue_journal::Scan) -> Result<bool, JournalError> {
+    fn try_one(&mut self, entry: &Entry, open: &[Entry]) -> Result<bool, JournalError> {
         if self.tries.get(&entry.id).is_some_and(|tries| tries.again_at > Instant::now()) {
             return Ok(false);
         }
@@ -211,14 +259,14 @@ impl<'a> Payment<'a> {
         };
         let what = call.describe();
         if let Some(why) = self.needless(&call) {
-            if self.run.journal.begin_entry(self.generation, entry)?.is_some() {
-                self.run.journal.finish_entry(self.generation, entry, Paid::Done)?;
+            if self.store.begin(self.generation, entry)?.is_some() {
+                self.store.finish(self.generation, entry, Paid::Done)?;
                 self.note(entry, &what, "skipped", Some(&why), None, Duration::ZERO);
                 self.report.skipped.push(Item { id: entry.id, what, why: Some(why) });
             }
             return Ok(true);
         }
-        if let Some(newer) = call.destroys.then(|| self.unpaid_above(entry, scan)).flatten() {
+        if let Some(newer) = call.destroys.then(|| self.unpaid_above(entry, open)).flatten() {
             let why = format!("held back: #{newer} above it was not done");
             self.tries.insert(entry.id, Tries::waiting(what, why));
             return Ok(false);
@@ -232,46 +280,47 @@ impl<'a> Payment<'a> {
     }
 
     fn needless(&self, call: &Call) -> Option<String> {
-        if !call.when.applies(self.ended) {
+        if !call.when.applies(self.about.ended) {
             return Some(match call.when {
                 crate::When::Failure => "only on failure, and the owner succeeded".into(),
                 _ => "only on success, and the owner is not known to have succeeded".into(),
             });
         }
-        (call.is_of_this_boot() && !self.same_boot).then(|| "it went with the boot of the machine".into())
+        (call.is_of_this_boot() && !self.about.same_boot)
+            .then(|| "it went with the boot of the machine".into())
     }
 
     /// A newer cleanup of the same scope that was not done.
-    fn unpaid_above(&self, entry: &Entry, scan: &epilogue_journal::Scan) -> Option<u64> {
-        let above = scan.open().take_while(|other| other.id > entry.id).filter(|o| o.scope == entry.scope);
+    fn unpaid_above(&self, entry: &Entry, open: &[Entry]) -> Option<u64> {
+        let above = open.iter().take_while(|other| other.id > entry.id).filter(|o| o.scope == entry.scope);
         let unpaid = above.filter(|other| other.state == State::Parked || self.tries.contains_key(&other.id));
         unpaid.map(|other| other.id).next()
     }
 
     fn run_one(&mut self, entry: &Entry, call: &Call, what: String) -> Result<bool, JournalError> {
-        let Some(attempt) = self.run.journal.begin_entry(self.generation, entry)? else { return Ok(true) };
+        let Some(attempt) = self.store.begin(self.generation, entry)? else { return Ok(true) };
         (self.options.beginning)(&what);
         let began = Instant::now();
         let left = self.options.budget.saturating_sub(self.began.elapsed());
-        let cx = context(self.run, entry, self.generation, attempt, self.ended);
+        let cx = context(self.about, entry, self.generation, attempt);
         let cx = ActionCx { deadline: began + call.timeout().min(left), output: self.options.output, ..cx };
         let result = self.perform(entry, call, &cx);
         let said = cx.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match result {
             Ok(()) => {
-                self.run.journal.finish_entry(self.generation, entry, Paid::Done)?;
+                self.store.finish(self.generation, entry, Paid::Done)?;
                 self.tries.remove(&entry.id);
                 self.note(entry, &what, "done", None, Some(said), began.elapsed());
                 self.report.ran.push(Item { id: entry.id, what, why: None });
             }
             Err(error) if error.park || attempt >= ATTEMPTS_MAX => {
-                self.run.journal.finish_entry(self.generation, entry, Paid::Parked)?;
+                self.store.finish(self.generation, entry, Paid::Parked)?;
                 self.tries.remove(&entry.id);
                 self.note(entry, &what, "parked", Some(&error.message), Some(said), began.elapsed());
                 self.report.parked.push(Item { id: entry.id, what, why: Some(error.message) });
             }
             Err(error) => {
-                self.run.journal.finish_entry(self.generation, entry, Paid::Failed)?;
+                self.store.finish(self.generation, entry, Paid::Failed)?;
                 self.note(entry, &what, "failed", Some(&error.message), Some(said), began.elapsed());
                 let most = call.retries.map_or(self.options.attempts, |retries| retries.saturating_add(1));
                 let tries = self.tries.entry(entry.id).or_insert_with(|| Tries::waiting(what, String::new()));
@@ -285,38 +334,39 @@ impl<'a> Payment<'a> {
     }
 
     fn perform(&self, entry: &Entry, call: &Call, cx: &ActionCx) -> Result<(), ActionError> {
-        match Known::find(&call.action) {
-            Some(known) if !known.in_child || self.options.runner == Runner::Owner => call.run(cx),
-            Some(_) => in_child(&std::env::current_exe()?, &self.run.dir, entry, cx),
-            None => self.elsewhere(entry, call, cx),
+        let Some(known) = Known::find(&call.action) else { return self.elsewhere(entry, call, cx) };
+        match &self.about.dir {
+            Some(dir) if known.in_child && self.options.runner != Runner::Owner => {
+                in_child(&std::env::current_exe()?, dir, entry, cx)
+            }
+            _ => call.run(cx),
         }
     }
 
     /// An action of another program: run by that, if it is there; never guessed.
     fn elsewhere(&self, entry: &Entry, call: &Call, cx: &ActionCx) -> Result<(), ActionError> {
-        let program = self.run.meta().program.as_deref();
-        let own = std::env::current_exe().ok();
-        match program {
-            Some(program) if program.exists() && own.as_deref() != Some(program) => {
-                if !self.options.user_actions {
-                    return Err(ActionError::retry(format!(
-                        "{} is an action of {}, and those are off here",
-                        call.action,
-                        program.display()
-                    )));
-                }
-                in_child(program, &self.run.dir, entry, cx)
-            }
-            Some(program) if own.as_deref() != Some(program) => Err(ActionError::retry(format!(
-                "only {} knows how to run it, and that is not there",
-                program.display()
-            ))),
-            _ => call.run(cx),
+        let other = self
+            .about
+            .program
+            .as_deref()
+            .filter(|program| std::env::current_exe().ok().as_deref() != Some(*program));
+        let (Some(program), Some(dir)) = (other, &self.about.dir) else { return call.run(cx) };
+        let (action, program_name) = (&call.action, program.display());
+        if !program.exists() {
+            return Err(ActionError::retry(format!(
+                "only {program_name} knows how to run {action}, and that is not there"
+            )));
         }
+        if !self.options.user_actions {
+            return Err(ActionError::retry(format!(
+                "{action} is an action of {program_name}, and those are off here"
+            )));
+        }
+        in_child(program, dir, entry, cx)
     }
 
     fn park(&mut self, entry: &Entry, what: String, why: String) -> Result<(), JournalError> {
-        if self.run.journal.park(self.generation, entry)? {
+        if self.store.park(self.generation, entry)? {
             self.note(entry, &what, "parked", Some(&why), None, Duration::ZERO);
             self.report.parked.push(Item { id: entry.id, what, why: Some(why) });
         }
@@ -339,7 +389,7 @@ impl<'a> Payment<'a> {
         if (self.options.stop)() {
             untried = "left to the next payer".into();
         }
-        for entry in self.run.journal.scan()?.open() {
+        for entry in &self.store.open_entries()? {
             if entry.state == State::Parked {
                 // By this payer, or by one before it.
                 if !self.report.parked.iter().any(|item| item.id == entry.id) {
@@ -385,14 +435,14 @@ impl Tries {
 ///
 /// [`JournalError`] when it cannot be noted, and it was then not begun.
 pub fn run_here(run: &Run, id: u64, ended: Ended) -> Result<Option<Result<(), ActionError>>, JournalError> {
-    let generation = run.journal.generation()?;
+    let (about, generation) = (About::run(run)?, run.journal.generation()?);
     let entry = run.journal.entry(id)?;
     let Some(attempt) = run.journal.begin_entry(generation, &entry)? else { return Ok(None) };
     let call = Call::from_bytes(&entry.body)
         .map_err(|error| ActionError::park(format!("it cannot be read: {error}")));
     let result = call.and_then(|call| {
-        let cx = context(run, &entry, generation, attempt, ended);
-        let cx = ActionCx { deadline: Instant::now() + call.timeout(), ..cx };
+        let cx = context(&about, &entry, generation, attempt);
+        let cx = ActionCx { deadline: Instant::now() + call.timeout(), ended, ..cx };
         // An action that panics has failed, and is still owed.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.run(&cx)))
             .unwrap_or_else(|_| Err(ActionError::retry("it panicked")))
@@ -412,39 +462,24 @@ pub fn describe(entry: &Entry) -> String {
 }
 
 /// What an action is told about the moment in which it runs.
-pub(crate) fn context(
-    run: &Run,
-    entry: &Entry,
-    generation: Generation,
-    attempt: u8,
-    ended: Ended,
-) -> ActionCx {
+pub(crate) fn context(about: &About, entry: &Entry, generation: Generation, attempt: u8) -> ActionCx {
     ActionCx {
-        environment: run.settings.environment.clone(),
-        ..journal_context(&run.journal, entry, generation, attempt, ended)
-    }
-}
-
-/// The same for a journal without a run around it.
-pub(crate) fn journal_context(
-    journal: &Journal,
-    entry: &Entry,
-    generation: Generation,
-    attempt: u8,
-    ended: Ended,
-) -> ActionCx {
-    ActionCx {
-        key: format!("{}-{}", journal.meta().uuid, entry.id),
+        key: format!("{}-{}", about.uuid, entry.id),
         attempt,
         fence: generation.number(),
-        ended,
+        ended: about.ended,
         amendment: entry.amendment.as_deref().and_then(|body| serde_json::from_slice(body).ok()),
         deadline: Instant::now() + crate::action::TIMEOUT,
-        journal: journal.meta().uuid.clone(),
-        environment: None,
+        journal: about.uuid.clone(),
+        environment: about.environment.clone(),
         output: Output::Kept,
         said: Arc::new(Mutex::new(String::new())),
     }
+}
+
+/// The same for a record of a run, in a process that was started for it.
+pub(crate) fn context_of_run(run: &Run, entry: &Entry, attempt: u8) -> Result<ActionCx, JournalError> {
+    Ok(context(&About::run(run)?, entry, run.journal.generation()?, attempt))
 }
 
 /// Full jitter: many that failed for one reason do not come back all at once.

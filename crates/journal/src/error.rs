@@ -64,6 +64,15 @@ pub enum JournalError {
         /// Its id.
         id: u64,
     },
+    /// A database that holds what is owed could not be asked, or said no.
+    #[error("store: {message}")]
+    Database {
+        /// What it said.
+        message: String,
+    },
+    /// This owner has not been able to renew its lease: somebody else may be paying what it owes.
+    #[error("the lease is lost: another may be paying what this owner owes")]
+    LeaseLost,
     /// The device has refused to keep what was written. What was on record before stays so; what was
     /// being recorded is not.
     #[error("journal {}: the device did not keep it ({source}); nothing was registered", path.display())]

@@ -99,8 +99,19 @@ pub enum Paid {
     Parked,
 }
 
+impl Paid {
+    /// The state of a record after this.
+    pub fn state(self) -> State {
+        match self {
+            Paid::Done => State::Done,
+            Paid::Failed => State::Failed,
+            Paid::Parked => State::Parked,
+        }
+    }
+}
+
 /// What a disarm that comes after this state is told.
-fn settled(state: State) -> Disarm {
+pub(crate) fn settled(state: State) -> Disarm {
     match state {
         State::Running | State::Failed | State::Parked | State::Done => Disarm::TooLate(state),
         _ => Disarm::Already,
@@ -112,6 +123,11 @@ fn settled(state: State) -> Disarm {
 pub struct Generation(u64);
 
 impl Generation {
+    /// The generation of this number, for stores that give them out.
+    pub fn of(number: u64) -> Generation {
+        Generation(number)
+    }
+
     /// Its number: a fence for what the cleanups touch. It only grows.
     pub fn number(self) -> u64 {
         self.0
@@ -568,14 +584,9 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.fence(generation)?;
         let mine = generation.0 as u16;
-        let to = match paid {
-            Paid::Done => State::Done,
-            Paid::Failed => State::Failed,
-            Paid::Parked => State::Parked,
-        };
         if let Some((state, word)) = self.state(entry.placed())?
             && (state.state, state.generation) == (State::Running, mine)
-            && self.change(entry.placed(), word, StateWord { state: to, ..state })?
+            && self.change(entry.placed(), word, StateWord { state: paid.state(), ..state })?
         {
             return Ok(());
         }

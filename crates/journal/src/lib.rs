@@ -55,6 +55,9 @@ mod medium;
 mod os;
 mod scan;
 mod slot;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -65,4 +68,7 @@ pub use header::{Meta, NewMeta, Tier};
 pub use journal::{Disarm, Ended, Generation, Journal, Paid, ProcessId, Record, Registered};
 pub use scan::{Entry, Scan};
 pub use slot::BODY_MAX;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+pub use store::Store;
 pub use word::{Phase, State};

@@ -38,6 +38,31 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A record of another store than a journal. A state that is not known counts as parked.
+    pub fn new(id: u64, scope: u64, time_ms: u64, state: Option<State>, body: Vec<u8>) -> Entry {
+        let state = state.unwrap_or(State::Parked);
+        let (attempts, amendment, power) = (0, None, true);
+        Entry {
+            id,
+            scope,
+            time_ms,
+            state,
+            attempts,
+            body,
+            amendment,
+            power,
+            flags: 0,
+            lsn: id,
+            at: 0,
+            word: 0,
+        }
+    }
+
+    /// The same with what has become of it.
+    pub fn with(self, attempts: u8, amendment: Option<Vec<u8>>) -> Entry {
+        Entry { attempts, amendment, ..self }
+    }
+
     pub(crate) fn placed(&self) -> Placed {
         Placed { lsn: self.lsn, at: self.at }
     }

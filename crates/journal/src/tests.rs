@@ -8,6 +8,8 @@ mod crash;
 mod interleaved;
 #[cfg(not(epilogue_loom))]
 mod law;
+#[cfg(all(feature = "sqlite", not(epilogue_loom)))]
+mod oracle;
 #[cfg(not(epilogue_loom))]
 mod power;
 #[cfg(not(epilogue_loom))]

@@ -46,7 +46,8 @@ impl State {
         State::Void,
     ];
 
-    fn from_code(code: u64) -> Option<State> {
+    /// The state of this number, as stores write it.
+    pub fn from_code(code: u64) -> Option<State> {
         State::ALL.into_iter().find(|state| *state as u64 == code)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use epilogue::budget::parse_duration;
-use epilogue_guardian::{Options, Output, Recovered, Report, Runner, recover_all};
+use epilogue_guardian::{Options, Output, Recovered, Report, Runner, pay_shared, recover_all};
 
 use super::find;
 use super::status::{Failure, IO, TOO_LATE};
@@ -31,6 +31,13 @@ pub(crate) struct Args {
     /// Whether actions of other programs are run, by those programs
     #[arg(long, value_name = "YES|NO", default_value = "yes")]
     user_actions: YesNo,
+    /// Pay what dead owners left in a PostgreSQL database that several machines share; VARIABLE holds
+    /// its address
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "dir")]
+    postgres: Option<String>,
+    /// How long this payer's word counts without being renewed, with --postgres
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30s", requires = "postgres")]
+    lease: Duration,
     /// Say nothing about what was paid
     #[arg(short, long)]
     quiet: bool,
@@ -63,6 +70,9 @@ fn recover(args: &Args) -> Result<u8, Failure> {
         }),
         ..Options::of(Runner::Recover)
     };
+    if let Some(variable) = &args.postgres {
+        return recover_shared(args, variable, &options);
+    }
     let (mut status, mut lines) = (0, Vec::new());
     for home in find::homes(args.dir.as_deref())? {
         let all = recover_all(&home, &options, args.wait, |_| true)
@@ -86,6 +96,32 @@ fn recover(args: &Args) -> Result<u8, Failure> {
     if args.json {
         let json = serde_json::json!({ "schema": "epilogue.recover/v1", "runs": lines });
         super::print(format_args!("{json:#}"));
+    }
+    Ok(status)
+}
+
+fn recover_shared(args: &Args, variable: &str, options: &Options) -> Result<u8, Failure> {
+    let address =
+        std::env::var(variable).map_err(|error| Failure::usage(format!("--postgres {variable}: {error}")))?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let payer = format!("{} {}", host.trim(), std::process::id());
+    let all = pay_shared(&address, &payer, args.lease, options).map_err(Failure::from)?;
+    let (mut status, mut lines) = (0, Vec::new());
+    for (owner, paid) in all {
+        let recovered = paid.map(Recovered::Paid).map_err(epilogue_guardian::RunError::from);
+        let good = matches!(&recovered, Ok(Recovered::Paid(report)) if report.left() == 0);
+        status |= u8::from(!good);
+        if args.json {
+            lines.push(as_json(&owner, if good { "paid" } else { "left" }, &recovered));
+        } else {
+            tell(&owner, &recovered);
+        }
+    }
+    if args.json {
+        super::print(format_args!(
+            "{:#}",
+            serde_json::json!({ "schema": "epilogue.recover/v1", "runs": lines })
+        ));
     }
     Ok(status)
 }

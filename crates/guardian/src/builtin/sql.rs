@@ -1,0 +1,95 @@
+//! One SQL statement, once: in a transaction with a note that it was done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Action, ActionCx, ActionError};
+use crate::secret::SecretRef;
+
+/// Runs a statement in a database, with the record's key noted in the same transaction in the table
+/// `epilogue_done`: where that is there already, the statement is not run again.
+///
+/// The database is named by a secret: `postgres://…`, without TLS, or `sqlite:///PATH`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqlStatement {
+    /// Where the database's address is.
+    pub database: SecretRef,
+    /// The statement, with `$1`, `$2` … for its parameters.
+    pub statement: String,
+    /// Its parameters, as text: in PostgreSQL write `$1::bigint` where another type is needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<String>,
+}
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS epilogue_done (key text PRIMARY KEY)";
+
+impl Action for SqlStatement {
+    const NAME: &'static str = "epilogue.sql";
+
+    fn run(&self, cx: &ActionCx) -> Result<(), ActionError> {
+        let database = self.database.resolve()?;
+        let address = database.expose();
+        if let Some(path) = address.strip_prefix("sqlite://") {
+            return self.in_sqlite(path, cx);
+        }
+        if address.starts_with("postgres://") || address.starts_with("postgresql://") {
+            return self.in_postgres(address, cx);
+        }
+        Err(ActionError::park("the database's address begins with neither postgres:// nor sqlite://"))
+    }
+
+    fn describe(&self) -> String {
+        self.statement.clone()
+    }
+}
+
+impl SqlStatement {
+    fn in_sqlite(&self, path: &str, cx: &ActionCx) -> Result<(), ActionError> {
+        let mut connection = rusqlite::Connection::open(path)?;
+        connection.busy_timeout(cx.remaining())?;
+        connection.execute_batch(TABLE)?;
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let new = transaction.execute("INSERT OR IGNORE INTO epilogue_done VALUES (?1)", [cx.key()])?;
+        if new == 1 {
+            transaction.execute(&self.statement, rusqlite::params_from_iter(&self.parameters)).map_err(
+                |error| match error {
+                    rusqlite::Error::SqliteFailure(failure, _)
+                        if [rusqlite::ErrorCode::DatabaseBusy, rusqlite::ErrorCode::DatabaseLocked]
+                            .contains(&failure.code) =>
+                    {
+                        error.into()
+                    }
+                    error => ActionError::park(error.to_string()),
+                },
+            )?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn in_postgres(&self, address: &str, cx: &ActionCx) -> Result<(), ActionError> {
+        let mut config: postgres::Config = address.parse().map_err(|error: postgres::Error| {
+            ActionError::park(format!("the database's address: {error}"))
+        })?;
+        config.connect_timeout(cx.remaining());
+        let mut client = config.connect(postgres::NoTls)?;
+        let limit = cx.remaining().as_millis().max(100);
+        client.batch_execute(&format!("SET statement_timeout = {limit}"))?;
+        let mut transaction = client.transaction()?;
+        // Two that make it at once: one of them fails, and tries again.
+        transaction.batch_execute(TABLE)?;
+        let new = transaction
+            .execute("INSERT INTO epilogue_done VALUES ($1) ON CONFLICT DO NOTHING", &[&cx.key()])?;
+        if new == 1 {
+            let parameters: Vec<&(dyn postgres::types::ToSql + Sync)> =
+                self.parameters.iter().map(|p| p as &(dyn postgres::types::ToSql + Sync)).collect();
+            transaction.execute(&self.statement, &parameters).map_err(|error| {
+                // A statement that cannot be run now never can; a conflict can be tried again.
+                let again = error.code().is_none_or(|code| {
+                    ["40", "53", "55", "57", "08"].iter().any(|class| code.code().starts_with(class))
+                });
+                let words = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
+                if again { ActionError::retry(words) } else { ActionError::park(words) }
+            })?;
+        }
+        Ok(transaction.commit()?)
+    }
+}
