@@ -52,6 +52,15 @@ enum Bench {
         #[arg(long)]
         write: bool,
     },
+    /// Durable cleanups: registering, surviving a power cut, the time from SIGKILL to the first cleanup,
+    /// recovery; beside SQLite, fjall, pwrite, a bare group commit and a bare pidfd
+    ///
+    /// As root its clock is looked at first, before those it measures take their turn.
+    Journal {
+        /// Put the table into BENCHMARKS.md
+        #[arg(long)]
+        write: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,6 +68,7 @@ fn main() -> ExitCode {
         Chore::Test => packages::ensure().and_then(|()| steps::test()),
         Chore::Steady => steps::steady(),
         Chore::Bench { what: Bench::Scope { write } } => bench::scope(write),
+        Chore::Bench { what: Bench::Journal { write } } => bench::journal(write),
         Chore::Model => steps::model(),
         Chore::Loom => steps::loom(),
         Chore::Sanitize => steps::sanitize(),

@@ -50,8 +50,8 @@ pub(crate) fn model() -> Result<(), String> {
 
 /// The models of what threads share.
 pub(crate) fn loom() -> Result<(), String> {
-    let mut models =
-        cargo(&["test", "--release", "-p", "epilogue-task", "--lib", "--target-dir", "target/loom"]);
+    let mut models = cargo(&["test", "--release", "--lib", "--target-dir", "target/loom"]);
+    models.args(["-p", "epilogue-task", "-p", "epilogue-journal"]);
     models.env("RUSTFLAGS", "--cfg epilogue_loom");
     step("loom", models)
 }
@@ -71,7 +71,16 @@ pub(crate) fn sanitize() -> Result<(), String> {
             .args(["+nightly", "test", "--target", "x86_64-unknown-linux-gnu", "--tests"])
             .args(["--target-dir", &format!("target/sanitize-{name}")])
             .args(["-p", "epilogue-scope", "-p", "epilogue-task", "-p", "epilogue-observe", "-p", "epilogue"])
-            .args(["-p", "epilogue-macros"])
+            .args([
+                "-p",
+                "epilogue-macros",
+                "-p",
+                "epilogue-journal",
+                "-p",
+                "epilogue-guardian",
+                "-p",
+                "epilogue-durable",
+            ])
             // A hundred thousand instrumented frames of a debug build do not fit any stack, and the
             // compiler's words are those of another compiler.
             .args(["--", "--skip", "a_hundred_thousand_run_their_defers"])

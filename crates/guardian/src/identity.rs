@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use epilogue_journal::{Meta, ProcessId};
 
@@ -23,8 +23,14 @@ pub enum Alive {
 
 /// This process.
 pub fn this_process() -> ProcessId {
+    static ME: Mutex<ProcessId> = Mutex::new(ProcessId { pid: 0, start: 0 });
     let pid = std::process::id();
-    ProcessId { pid, start: start_of(pid).unwrap_or(0) }
+    let mut me = ME.lock().unwrap_or_else(PoisonError::into_inner);
+    // A forked child is another.
+    if me.pid != pid {
+        *me = ProcessId { pid, start: start_of(pid).unwrap_or(0) };
+    }
+    *me
 }
 
 /// When a process started, in clock ticks since boot. `None`: there is none, or only its remains.
@@ -59,7 +65,9 @@ pub fn boot_id() -> String {
 
 /// The PID namespace of this process.
 pub fn pid_namespace() -> u64 {
-    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
+    // Of the process it never changes; only its children's can.
+    static SPACE: OnceLock<u64> = OnceLock::new();
+    *SPACE.get_or_init(|| fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino()))
 }
 
 /// Whether a process that a journal names is there.

@@ -68,6 +68,8 @@ pub struct Record<'a> {
 pub struct Registered {
     placed: Placed,
     power: bool,
+    /// Its state word as it was written: a disarm need not work it out again.
+    live: u64,
 }
 
 impl Registered {
@@ -271,7 +273,8 @@ impl Journal {
             state: State::Live,
             body: record.body,
         };
-        let registered = Registered { placed: self.append(&new)?, power };
+        let placed = self.append(&new)?;
+        let registered = Registered { placed, power, live: self.log.live_word(placed.lsn) };
         if power {
             self.keep(registered)?;
         }
@@ -304,7 +307,7 @@ impl Journal {
         // goes to other pages, and so does what lay on these.
         let _ = self.log.turn_page();
         self.rescue(self.log.geometry().segment_of(registered.placed.lsn));
-        let _ = self.disarm_word(registered.placed);
+        let _ = self.disarm_word(registered.placed, registered.live);
         Err(JournalError::NotKept { path: self.path.clone(), source })
     }
 
@@ -321,7 +324,7 @@ impl Journal {
 
     #[cold]
     fn withdraw(&self, registered: Registered) -> Result<Registered, JournalError> {
-        match self.disarm_word(registered.placed)? {
+        match self.disarm_word(registered.placed, registered.live)? {
             // It is being paid already: the promise is kept, only sooner.
             Disarm::TooLate(_) => Ok(registered),
             Disarm::Disarmed | Disarm::Already => Err(JournalError::TooLate),
@@ -364,7 +367,7 @@ impl Journal {
     /// [`JournalError::Io`]; [`JournalError::NotKept`]: it will not run unless the power is cut.
     #[inline]
     pub fn disarm(&self, registered: Registered) -> Result<Disarm, JournalError> {
-        let disarmed = self.disarm_word(registered.placed)?;
+        let disarmed = self.disarm_word(registered.placed, registered.live)?;
         if registered.power && disarmed == Disarm::Disarmed {
             self.commit
                 .wait(|| self.medium().sync())
@@ -380,7 +383,8 @@ impl Journal {
     /// [`JournalError::NoSuchRecord`], and as `disarm`.
     pub fn disarm_id(&self, id: u64) -> Result<Disarm, JournalError> {
         let entry = self.entry(id)?;
-        self.disarm(Registered { placed: entry.placed(), power: entry.power })
+        let live = self.log.live_word(entry.lsn);
+        self.disarm(Registered { placed: entry.placed(), power: entry.power, live })
     }
 
     /// Says of a record that is owed that it has an amendment, so that it is not moved without.
@@ -409,8 +413,7 @@ impl Journal {
     }
 
     #[inline]
-    fn disarm_word(&self, placed: Placed) -> Result<Disarm, JournalError> {
-        let live = self.log.live_word(placed.lsn);
+    fn disarm_word(&self, placed: Placed, live: u64) -> Result<Disarm, JournalError> {
         match self.log.change(placed, live, StateWord::new(State::Disarmed)) {
             Ok(Ok(())) => Ok(Disarm::Disarmed),
             Ok(Err(found)) => self.disarm_later(placed, found),

@@ -3,12 +3,12 @@
 #[cfg(epilogue_loom)]
 #[allow(unused_imports, reason = "which of it is used depends on what is built")]
 pub(crate) use loom::sync::{
-    Mutex,
+    Condvar, Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering, fence},
 };
 #[cfg(not(epilogue_loom))]
 #[allow(unused_imports, reason = "which of it is used depends on what is built")]
 pub(crate) use std::sync::{
-    Mutex,
+    Condvar, Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering, fence},
 };

@@ -1,0 +1,38 @@
+//! `cargo xtask bench journal`.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use super::{figure, run, target, update};
+
+pub(crate) fn journal(write: bool) -> Result<(), String> {
+    println!("xtask: building");
+    run(Command::new(crate::steps::cargo_path()).args(["build", "--release", "-q", "-p", "bench-journal"]))?;
+    println!("xtask: measuring: some 40 s; nothing else should run meanwhile");
+    let told = run(&mut Command::new(format!("{}/release/bench-journal", target())))?;
+    let table = table(&told);
+    println!("{table}");
+    if write {
+        update("journal", &table)?;
+        println!("xtask: BENCHMARKS.md updated");
+    }
+    Ok(())
+}
+
+fn table(told: &str) -> String {
+    let mut table = String::from("| what | who | median | | × the first |\n|---|---|---:|---|---:|\n");
+    let (mut group_of_last, mut first) = ("", 0.0);
+    for line in told.lines() {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let [name, value, unit] = cells.as_slice() else { continue };
+        let Ok(value) = value.parse::<f64>() else { continue };
+        let (group, who) = name.split_once('/').unwrap_or((name, ""));
+        let shown = if group == group_of_last { "" } else { group };
+        if group != group_of_last {
+            (group_of_last, first) = (group, value);
+        }
+        // A string takes everything.
+        let _ = writeln!(table, "| {shown} | {who} | {} | {unit} | {:.2} |", figure(value), value / first);
+    }
+    table
+}
