@@ -1,6 +1,7 @@
 //! Paying runs whose owners are dead: the next start, `ExecStopPost=`, a step of a pipeline, boot.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,8 @@ pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered
 fn lock(run: &Run, wait: Duration) -> Result<Option<File>, RunError> {
     let path = run.dir.join("lock");
     let io = |source| RunError::Io { path: path.clone(), doing: "locking", source };
-    let file = match OpenOptions::new().read(true).write(true).open(&path) {
+    // Made anew if somebody has removed it: what is owed must not wait for ever for a file.
+    let file = match OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
@@ -106,6 +108,7 @@ pub fn recover_all(
     only: impl Fn(&Run) -> bool,
 ) -> std::io::Result<Vec<(String, Result<Recovered, RunError>)>> {
     let mut all = Vec::new();
+    Run::sweep(home);
     for (dir, run) in Run::all(home)? {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match run {

@@ -155,9 +155,10 @@ impl Run {
             program: new.program,
             command: new.command,
         };
-        // The journal comes last: a directory without one is an attempt that did not succeed.
-        let journal = Journal::create(&dir.join("journal"), meta, true)?;
+        // The journal comes last, and whole: a directory without one is an attempt that did not succeed.
+        let mut journal = Journal::create(&dir.join("journal.new"), meta, true)?;
         journal.set_owner(identity::this_process())?;
+        journal.rename(&dir.join("journal"))?;
         journal.trust_tail();
         Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, _alive: Some(alive) })
     }
@@ -254,7 +255,31 @@ impl Run {
     /// When something of it cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
         crate::environment::forget(&self.meta().uuid);
+        // The journal first: what is left without one is swept by whoever recovers next.
+        fs::remove_file(self.dir.join("journal"))?;
         fs::remove_dir_all(&self.dir)
+    }
+
+    /// Removes what is left of runs that were never made whole, or were paid and not quite removed.
+    pub(crate) fn sweep(home: &Path) {
+        for dir in fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let ours = dir.join("run.json").exists() || dir.join("alive").exists();
+            if dir.is_dir() && ours && !dir.join("journal").exists() && is_abandoned(&dir) {
+                let _ = fs::remove_dir_all(&dir);
+            }
+        }
+    }
+}
+
+/// Whether nobody is making this run at the moment.
+fn is_abandoned(dir: &Path) -> bool {
+    const LONG: Duration = Duration::from_secs(3600);
+    match File::options().read(true).write(true).open(dir.join("alive")) {
+        Ok(alive) => alive.try_lock().is_ok(),
+        Err(_) => {
+            let changed = fs::metadata(dir).and_then(|found| found.modified());
+            changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LONG))
+        }
     }
 }
 

@@ -219,6 +219,17 @@ impl Journal {
         Journal { path: path.to_owned(), meta, log, commit: GroupCommit::default(), powered }
     }
 
+    /// Gives the file its name, once it is complete: who finds it by that name finds a whole journal.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`]; then it keeps the name that it had.
+    pub fn rename(&mut self, path: &Path) -> Result<(), JournalError> {
+        std::fs::rename(&self.path, path).map_err(|source| self.io("naming it", source))?;
+        path.clone_into(&mut self.path);
+        Ok(())
+    }
+
     /// Says that no power was cut since it was written, so that the part beyond its end need not be read.
     pub fn trust_tail(&self) {
         self.log.trust_tail();
