@@ -51,13 +51,17 @@ impl fmt::Display for Error {
             Kind::Stopping => f.write_str("the program is stopping: nothing new is started"),
             Kind::Message(message) => f.write_str(message),
             Kind::Other(error) => {
-                write!(f, "{error}")?;
+                let mut text = error.to_string();
                 let mut source = error.source();
                 while let Some(cause) = source {
-                    write!(f, ": {cause}")?;
+                    let words = cause.to_string();
+                    // Some say their cause themselves.
+                    if !text.ends_with(&words) {
+                        text = format!("{text}: {words}");
+                    }
                     source = cause.source();
                 }
-                Ok(())
+                f.write_str(&text)
             }
         }
     }

@@ -16,7 +16,7 @@ fn refused(name: &str, arguments: &[&str], code: i32, says: &str) {
 
 #[test]
 fn an_unknown_trigger_is_named_with_those_there_are() {
-    refused("trigger", &["-t", "SEGV"], 2, "unknown trigger \"SEGV\"; there are return, exit");
+    refused("trigger", &["-t", "STOP"], 2, "unknown trigger \"STOP\"; there are return, exit");
 }
 
 #[test]
@@ -97,7 +97,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_
 fn a_full_disk_fails_the_program_that_writes_and_kills_nobody() {
     let _turn = turn();
     let scratch = Scratch::new("full");
-    let script = "mount -t tmpfs -o size=200k tmpfs \"$TMPDIR\" && exec \"$@\"";
+    let script = "mount -t tmpfs -o size=600k tmpfs \"$TMPDIR\" && exec \"$@\"";
     let inside = ["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"];
     let mut command = std::process::Command::new("unshare");
     command.args(inside).arg(env!("CARGO_BIN_EXE_epilogue"));

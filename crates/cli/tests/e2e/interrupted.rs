@@ -54,7 +54,11 @@ fn killed_in_mid_run_the_next_start_finds_what_was_left_says_so_and_cleans_up() 
     signal(&child, libc::SIGKILL);
     child.wait().unwrap();
     let mark = scratch.path().to_str().unwrap().to_owned();
-    assert_eq!(marked("EPILOGUE_E2E", &mark).len(), 4, "SIGKILL leaves them behind");
+    assert_eq!(
+        marked("EPILOGUE_E2E", &mark).len(),
+        5,
+        "SIGKILL leaves them behind, the guardian of the service too"
+    );
     assert_eq!(scratch.runs().len(), 1);
 
     let output = scratch.epilogue(&["prove", "-t", "TERM", "--", "./no-such-server"]).output().unwrap();
