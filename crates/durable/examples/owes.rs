@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use epilogue_durable::{Action, ActionCx, ActionError, DurableScope, action, guard, recover};
+use epilogue_durable::{Action, ActionCx, ActionError, DurableScope, Promise, action, guard, recover};
 use epilogue_process::{App, Started, part};
 use epilogue_scope::scope;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,11 @@ fn main() -> std::process::ExitCode {
             println!("{recovered:?}");
         }
         "service" | "service-exits" => return service(way, &dir),
+        "recover-now" => drop(recover(std::time::Duration::ZERO)),
+        "power" => match scope(|s| s.durable_with(mark("power"), Promise::Power).map(|owed| owed.disarm())) {
+            Ok(disarmed) => println!("kept, and disarmed: {disarmed}"),
+            Err(error) => println!("{error}"),
+        },
         "acks" => acks(&dir),
         "crashes" => {
             let _owed = guard(mark("crashes")).expect("registered");

@@ -68,16 +68,15 @@ pub fn is_guarded() -> bool {
 }
 
 /// Pays what earlier runs of this program left: after a power cut, or where the guardian was killed with
-/// its owner. For the beginning of `main`, before anything is acquired. Blocks.
-///
-/// A guardian that is at it is waited for, for up to `patience`.
+/// its owner. For the beginning of `main`, before anything is acquired. Blocks: what is owed has 90 s for
+/// each run, and a guardian that is at it is waited for, for up to `patience` in all.
 ///
 /// # Errors
 ///
 /// When there is no place for a journal, or it cannot be read.
 pub fn recover(patience: Duration) -> Result<Vec<Recovered>, DurableError> {
     let program = std::env::current_exe().ok();
-    let options = Options { budget: patience, ..Options::of(Runner::Recover) };
+    let options = Options::of(Runner::Recover);
     let mut all = Vec::new();
     let until = Instant::now() + patience;
     for home in Home::look(None)? {

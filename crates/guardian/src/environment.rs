@@ -182,7 +182,8 @@ fn places() -> Vec<PathBuf> {
     places
 }
 
-fn in_memory(path: &std::path::Path) -> bool {
+/// Whether what is written here is gone when the machine goes down.
+pub(crate) fn in_memory(path: &std::path::Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let of = |line: &str| {
         let mut fields = line.split(' ').skip(1);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use epilogue_journal::{Phase, Record, Tier};
+use epilogue_journal::{Ended, Phase, Record, Tier};
 
 use crate::action::Call;
 use crate::builtin::RemoveFile;
@@ -226,6 +226,9 @@ fn watch(run: Run, signals: &OwnedFd) -> u8 {
             [Some(signals), owner_fd.as_ref(), wrapper_fd.as_ref()].into_iter().flatten().collect();
         let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         let Ok(ready) = os::wait_readable(&borrowed, None) else { return 1 };
+        if let Some(owner_fd) = owner_fd.as_ref().filter(|_| ready[1]) {
+            note_end(&run, owner_fd);
+        }
         if ready[1..].iter().all(|gone| *gone) {
             return pay(run);
         }
@@ -233,6 +236,15 @@ fn watch(run: Run, signals: &OwnedFd) -> u8 {
         if !os::take_signals(signals).is_empty() && !owes(&run) {
             return 0;
         }
+    }
+}
+
+/// How the owner ended, for cleanups that look at it: its parent may be nobody who tells.
+fn note_end(run: &Run, owner: &OwnedFd) {
+    if run.journal.ended().is_ok_and(|ended| ended == Ended::Unknown)
+        && let Some(status) = os::exit_status(owner)
+    {
+        let _ = run.journal.set_ended(os::ended_by(status));
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use epilogue_journal::Tier;
 
+use crate::environment;
 use crate::os::effective_uid;
 
 /// The variable that names the directory, before any default.
@@ -69,8 +70,10 @@ impl Home {
     /// [`HomeError`]: a place that was named and does not work is not passed over in silence.
     pub fn find(named: Option<&Path>, tier: Tier) -> Result<Home, HomeError> {
         let mut passed_over = Vec::new();
-        for candidate in candidates(named) {
-            let why = match usable(&candidate.path) {
+        for mut candidate in candidates(named) {
+            let usable = usable(&candidate.path);
+            candidate.volatile |= usable.is_ok() && environment::in_memory(&candidate.path);
+            let why = match usable {
                 Ok(()) if tier == Tier::Power && candidate.volatile => {
                     "it is gone when the machine goes down".to_owned()
                 }

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use epilogue_journal::Ended;
+
 const SI_TKILL: i32 = -6;
 
 /// A descriptor of a process, which becomes readable when the whole process is gone.
@@ -16,6 +18,27 @@ pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     owned(fd)
+}
+
+/// The wait status of a process that is gone, whoever's child it was; from Linux 6.15 on.
+pub(crate) fn exit_status(pidfd: &OwnedFd) -> Option<i32> {
+    /// `struct pidfd_info` of the kernel's first version.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        /// Of process, group and parent; then eight of users and groups.
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    // _IOWR(0xFF, 11, struct pidfd_info), for its 64 bytes.
+    const GET_INFO: libc::c_ulong = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: `info` is valid for reads and writes of the size that the number states.
+    let told = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut info) };
+    (told == 0 && info.mask & EXIT != 0).then_some(info.exit_code)
 }
 
 /// Sends a signal to the process behind a pidfd, which cannot be another with the same pid.
@@ -136,6 +159,17 @@ pub(crate) fn reap() -> Option<(u32, i32)> {
     // SAFETY: `status` is valid for writes.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     u32::try_from(pid).ok().filter(|pid| *pid != 0).map(|pid| (pid, status))
+}
+
+/// How a process ended, from its wait status.
+pub(crate) fn ended_by(status: i32) -> Ended {
+    if libc::WIFSIGNALED(status) {
+        // A signal number is small.
+        Ended::Signalled(libc::WTERMSIG(status) as u8)
+    } else {
+        // An exit status is eight bits.
+        Ended::Exited(libc::WEXITSTATUS(status) as u8)
+    }
 }
 
 /// Ends the process the way the signal would have: its parent sees a death by that signal. PID 1 cannot,

@@ -158,7 +158,7 @@ impl Wrap {
         let mut owner = Owner::new(pid, &run).map_err(io("watching the command"))?;
         let name = self.display_name();
         let (status, killed) = self.wait(&mut owner, &signals, &run);
-        let ended = ended_by(status);
+        let ended = os::ended_by(status);
         let _ = run.journal.set_ended(ended);
         self.see_to_leftovers(guardian.as_ref().and_then(Guardian::pid));
         let short = run.short().to_owned();
@@ -460,16 +460,6 @@ impl Impatience {
                 }
             }
         }
-    }
-}
-
-fn ended_by(status: i32) -> Ended {
-    if libc::WIFSIGNALED(status) {
-        // A signal number is small.
-        Ended::Signalled(libc::WTERMSIG(status) as u8)
-    } else {
-        // An exit status is eight bits.
-        Ended::Exited(libc::WEXITSTATUS(status) as u8)
     }
 }
 

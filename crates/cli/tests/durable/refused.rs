@@ -96,6 +96,16 @@ fn a_state_directory_that_others_can_write_to_is_refused_unless_its_parent_is_st
 }
 
 #[test]
+fn a_promise_over_a_power_cut_is_refused_where_the_journal_is_in_memory() {
+    let rig = Rig::new("memory");
+    let dir = format!("/dev/shm/epilogue-test-{}", std::process::id());
+    let ran = rig.run(&["--tier", "power", "--dir", &dir], "true");
+    let _ = std::fs::remove_dir_all(&dir);
+    assert_eq!(ran.code(), 125);
+    assert!(ran.stderr().contains("it is gone when the machine goes down"), "{}", ran.stderr());
+}
+
+#[test]
 fn a_full_disk_registers_nothing_says_so_and_loses_nothing() {
     if !root() {
         return skipped("a small file system needs root");

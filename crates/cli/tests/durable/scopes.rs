@@ -128,6 +128,27 @@ fn without_a_wrapper_a_shell_is_guarded_by_its_pid() {
 }
 
 #[test]
+fn without_a_wrapper_how_the_shell_ended_is_known_where_the_kernel_tells() {
+    for (end, failed) in [("exit 0", false), ("exit 3", true), ("kill -9 $$", true)] {
+        let rig = Rig::new("owner-ended");
+        let script = format!(
+            r#"set -e
+            epilogue defer --owner $$ -- sh -c 'echo "$EPILOGUE_EXIT" > note-exit'
+            epilogue defer --owner $$ --on-failure -- touch note-failed
+            {end}"#
+        );
+        let mut command = rig.command("bash");
+        command.args(["-c", &script]).output().unwrap();
+        wait_until("both are settled", || rig.runs() == 0);
+        let told = rig.read("note-exit").trim().to_owned();
+        if told == "lost" {
+            return crate::rig::skipped("this kernel does not tell how a process ended (6.15 does)");
+        }
+        assert_eq!(rig.path("note-failed").exists(), failed, "{end}: {told}");
+    }
+}
+
+#[test]
 fn names_for_what_does_not_exist_yet_are_each_another() {
     let rig = Rig::new("id");
     let ran = rig.run(&[], "epilogue id; epilogue id; epilogue id");
