@@ -159,11 +159,15 @@ impl Owed {
         if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
             return Ok(false);
         }
-        match run_here(&self.owner.run, self.registered.id(), ended)? {
-            None => Ok(false),
-            Some(Ok(())) => Ok(true),
-            Some(Err(error)) => Err(self.failed(&error)),
-        }
+        let ran = match run_here(&self.owner.run, self.registered.id(), ended) {
+            Ok(None) => return Ok(false),
+            Ok(Some(Ok(()))) => return Ok(true),
+            Ok(Some(Err(error))) => self.failed(&error),
+            Err(error) => error.into(),
+        };
+        // Still owed, by its scope as by the journal.
+        self.settled.store(false, Ordering::Release);
+        Err(ran)
     }
 
     fn failed(&self, error: &ActionError) -> DurableError {

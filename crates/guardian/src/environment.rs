@@ -135,13 +135,16 @@ fn keep(run: &str, hash: &str, variables: &Variables) -> io::Result<()> {
 
 fn keep_in(dir: &std::path::Path, hash: &str, variables: &Variables) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    home::trusted(dir).map_err(io::Error::other)?;
+    // The place itself as well: whoever had made it before us could put another directory there.
+    for dir in dir.parent().into_iter().chain([dir]) {
+        home::trusted(dir).map_err(io::Error::other)?;
+    }
     let path = dir.join(hash);
     if path.exists() {
         return Ok(());
     }
     // Written whole under another name first: two commands may defer at the same time.
-    let draft = dir.join(format!(".{hash}-{}", std::process::id()));
+    let draft = dir.join(format!(".{hash}-{}", crate::run::unique()));
     let mut bytes = Vec::new();
     for (name, value) in variables {
         bytes.extend(name.as_bytes());
@@ -155,15 +158,19 @@ fn keep_in(dir: &std::path::Path, hash: &str, variables: &Variables) -> io::Resu
 
 fn kept(run: &str, hash: &str) -> Option<Variables> {
     let dir = places().into_iter().map(|place| place.join(run)).find(|dir| dir.join(hash).exists())?;
-    home::trusted(&dir).ok()?;
+    for dir in dir.parent().into_iter().chain([dir.as_path()]) {
+        home::trusted(dir).ok()?;
+    }
     let bytes = fs::read(dir.join(hash)).ok()?;
     let pairs = bytes.split(|byte| *byte == 0).filter(|pair| !pair.is_empty());
-    pairs
+    let variables: Option<Variables> = pairs
         .map(|pair| {
             let at = pair.iter().position(|byte| *byte == b'=')?;
             Some((OsString::from_vec(pair[..at].to_vec()), OsString::from_vec(pair[at + 1..].to_vec())))
         })
-        .collect()
+        .collect();
+    // What it says must be what was deferred.
+    variables.filter(|variables| self::hash(variables) == hash)
 }
 
 /// Directories in memory: values may be secrets, and must never reach a disk.

@@ -42,6 +42,8 @@ struct State {
 
 /// How often a guardian that dies at once is started again: some limit is better than a storm.
 const STARTS_MAX: u32 = 20;
+/// One that has lived so long did not die at once.
+const LONG_LIFE: Duration = Duration::from_secs(60);
 
 impl Guardian {
     /// Starts the guardian of a run. When this returns it exists, and whatever happens to this process
@@ -102,7 +104,9 @@ impl State {
 
     /// Waits for the guardian's end, and starts another.
     fn keep(&self, mut child: Child) {
-        for _ in 0..STARTS_MAX {
+        let mut in_a_row = 0;
+        while in_a_row < STARTS_MAX {
+            let began = Instant::now();
             if let Some(stdout) = child.stdout.take() {
                 let mut line = String::new();
                 if BufReader::new(stdout).read_line(&mut line).is_ok() && line == "armed\n" {
@@ -112,6 +116,7 @@ impl State {
             let _ = child.wait();
             self.armed.store(false, Ordering::Release);
             self.set_pid(None);
+            in_a_row = if began.elapsed() < LONG_LIFE { in_a_row + 1 } else { 0 };
             if self.over.load(Ordering::Acquire) || !self.dir.join("journal").exists() {
                 return;
             }
@@ -226,14 +231,15 @@ fn watch(run: Run, signals: &OwnedFd) -> u8 {
             [Some(signals), owner_fd.as_ref(), wrapper_fd.as_ref()].into_iter().flatten().collect();
         let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         let Ok(ready) = os::wait_readable(&borrowed, None) else { return 1 };
-        if let Some(owner_fd) = owner_fd.as_ref().filter(|_| ready[1]) {
+        // The owner may be another by now: a wrapper names itself until its command has done so. Who is
+        // gone is decided above, by what the journal says at that moment.
+        let same = run.journal.owner().is_ok_and(|now| now == owner);
+        if let Some(owner_fd) = owner_fd.as_ref().filter(|_| ready[1] && same && owner != wrapper) {
             note_end(&run, owner_fd);
         }
-        if ready[1..].iter().all(|gone| *gone) {
-            return pay(run);
-        }
         // A unit that is stopped waits for everyone in it: without a debt there is nothing to stay for.
-        if !os::take_signals(signals).is_empty() && !owes(&run) {
+        let told = os::take_signals(signals).iter().any(|taken| taken.signal == libc::SIGTERM);
+        if told && !owes(&run) {
             return 0;
         }
     }

@@ -153,7 +153,8 @@ fn candidates(named: Option<&Path>) -> Vec<Candidate> {
 fn usable(path: &Path) -> Result<(), String> {
     make(path)?;
     trusted(path)?;
-    let probe = path.join(format!(".probe-{}", std::process::id()));
+    // Another container may have the same pid, and the same directory.
+    let probe = path.join(format!(".probe-{}", crate::run::unique()));
     let tried = File::create_new(&probe).and_then(|file| Ok(file.try_lock()?));
     let removed = fs::remove_file(&probe);
     tried.and(removed).map_err(|error| error.to_string())
@@ -184,6 +185,10 @@ pub(crate) fn trusted(path: &Path) -> Result<(), String> {
     }
     // A parent that others can write to could put another directory in its place, unless it is sticky.
     if let Some(parent) = path.parent().and_then(|parent| fs::metadata(parent).ok()) {
+        // Its owner may rename what is in it, sticky or not.
+        if parent.uid() != me && parent.uid() != 0 {
+            return Err(format!("its parent belongs to uid {}", parent.uid()));
+        }
         let sticky = parent.mode() & 0o1000 != 0;
         if parent.mode() & 0o022 != 0 && !sticky {
             return Err(format!("others can write to its parent (mode {:o})", parent.mode() & 0o7777));

@@ -147,6 +147,12 @@ pub(crate) fn set_mask(mask: &libc::sigset_t) -> io::Result<()> {
     }
 }
 
+/// Gives a signal its default action.
+pub(crate) fn default_action(signal: i32) {
+    // SAFETY: a plain call on valid arguments.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Orphans below this process become its children.
 pub(crate) fn become_subreaper() {
     // SAFETY: no memory is passed. Where it is refused, orphans are init's.
@@ -295,6 +301,8 @@ pub(crate) fn umask() -> u32 {
 pub(crate) fn prepare_child(umask: Option<u32>) -> io::Result<()> {
     // SAFETY: all of it may be called between fork and exec.
     unsafe {
+        // The next payer begins it again: two of it at once would be worse than one cut off.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if let Some(umask) = umask {
             libc::umask(umask);
         }

@@ -436,8 +436,16 @@ impl Tries {
 /// [`JournalError`] when it cannot be noted, and it was then not begun.
 pub fn run_here(run: &Run, id: u64, ended: Ended) -> Result<Option<Result<(), ActionError>>, JournalError> {
     let (about, generation) = (About::run(run)?, run.journal.generation()?);
-    let entry = run.journal.entry(id)?;
-    let Some(attempt) = run.journal.begin_entry(generation, &entry)? else { return Ok(None) };
+    let (entry, attempt) = loop {
+        let entry = run.journal.entry(id)?;
+        if let Some(attempt) = run.journal.begin_entry(generation, &entry)? {
+            break (entry, attempt);
+        }
+        // Moved, or amended, since it was read: it is still owed.
+        if !matches!(run.journal.entry(id)?.state, State::Live | State::Amended | State::Failed) {
+            return Ok(None);
+        }
+    };
     let call = Call::from_bytes(&entry.body)
         .map_err(|error| ActionError::park(format!("it cannot be read: {error}")));
     let result = call.and_then(|call| {

@@ -9,7 +9,7 @@ use epilogue_journal::Ended;
 
 use crate::identity::{self, Alive};
 use crate::log;
-use crate::pay::{self, Options, Report};
+use crate::pay::{self, Options, Report, Runner};
 use crate::run::{Run, RunError};
 
 /// What came of one run.
@@ -49,6 +49,10 @@ pub fn recover_run(run: Run, options: &Options, wait: Duration) -> Result<Recove
 /// As [`recover_run`].
 pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered, RunError> {
     let Some(_lock) = lock(&run, wait)? else { return Ok(Recovered::Busy) };
+    // Whoever pays after a wait, or on somebody's word, looks once more: the owner may have changed.
+    if options.runner != Runner::Wrapper && run.alive()? == Alive::Yes {
+        return Ok(Recovered::Alive);
+    }
     if !run.dir.join("journal").exists() {
         // The payer before has finished, and removed it.
         return Ok(Recovered::Paid(Report::default()));

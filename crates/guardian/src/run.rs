@@ -184,8 +184,13 @@ impl Run {
     /// Counts as alive from now on, for other PID namespaces.
     pub fn stay_known(&mut self) {
         if let Ok(file) = OpenOptions::new().read(true).write(true).open(self.dir.join("alive")) {
-            // Held by another that lives: that will do.
-            let _ = file.try_lock_shared();
+            // Somebody who asks holds it for a moment.
+            for _ in 0..50 {
+                if file.try_lock_shared().is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
             self._alive = Some(file);
         }
     }

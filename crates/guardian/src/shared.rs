@@ -239,6 +239,10 @@ impl Lease {
     }
 
     fn renew(&self, client: &mut Option<Client>) -> Result<bool, JournalError> {
+        if !self.is_held() {
+            // Whoever saw that has stopped: kept alive, nobody could ever claim what it owes.
+            return Ok(false);
+        }
         // Counted from before the question: the answer may have been on its way for long.
         let asked = os::boot_clock_ms();
         let client = match client {

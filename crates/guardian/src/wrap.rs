@@ -143,6 +143,8 @@ impl Wrap {
         // First of all: a signal that comes now is for the command, or ends this before it has begun.
         let signals = os::signals(&watched).map_err(io("listening for signals"))?;
         os::become_subreaper();
+        // Ignored, as some daemons leave it, the kernel would collect children without a word.
+        os::default_action(libc::SIGCHLD);
         let run = self.make_run()?;
         let guardian = self.guard(&run).inspect_err(|_| drop(run.remove()))?;
         let outer = enter_outer(&run);

@@ -13,7 +13,7 @@ use crate::log::{Log, LogError, New, Placed};
 use crate::medium::{FileMedium, Medium, Positioned};
 use crate::os;
 use crate::scan::{Entry, Scan};
-use crate::slot::{BODY_MAX, FLAG_POWER, Kind, Seed};
+use crate::slot::{BODY_MAX, FLAG_POWER, Kind, Seed, slots_for};
 use crate::word::{Phase, PhaseWord, State, StateWord};
 
 /// A record of what is owed, in a file that outlives the process.
@@ -325,9 +325,9 @@ impl Journal {
     /// Copies what is owed in a segment elsewhere, and flushes. What fails stays where it is: it was on
     /// the device before.
     fn rescue(&self, segment: u64) {
-        let Ok(scan) = self.log.scan() else { return };
+        let (Ok(amends), Ok(scan)) = (self.log.amends(), self.log.scan()) else { return };
         for entry in scan.open().filter(|entry| self.log.geometry().segment_of(entry.lsn) == segment) {
-            if self.log.relocate(entry).is_err() {
+            if self.log.relocate(entry, amends).is_err() {
                 return;
             }
         }
@@ -349,19 +349,35 @@ impl Journal {
     ///
     /// As [`register`](Journal::register); then what was on record stays as it was.
     pub fn amend(&self, id: u64, time_ms: u64, body: &[u8]) -> Result<(), JournalError> {
-        let placed = self.mark_amended(id)?;
+        if body.len() > BODY_MAX {
+            return Err(JournalError::TooLong { len: body.len() });
+        }
         let power = self.powered.load(Ordering::Acquire);
-        let new = New {
-            kind: Kind::Amendment,
-            flags: if power { FLAG_POWER } else { 0 },
-            // The position of what it amends: it is over when that is.
-            scope: placed.lsn,
-            id: Some(id),
-            time_ms,
-            state: State::Live,
-            body,
-        };
-        self.append(&new)?;
+        let slots = slots_for(body.len());
+        let place = self.log.reserve(slots).map_err(|error| self.failed("writing to it", error))?;
+        // Under the lock of those who move records: one that is moved meanwhile would lose it.
+        let amended = self.medium().exclusively(|| {
+            self.log.settle_copy().map_err(|error| self.failed("writing to it", error))?;
+            let placed = self.mark_amended(id)?;
+            self.log.count_amend().map_err(|source| self.io("writing to it", source))?;
+            let new = New {
+                kind: Kind::Amendment,
+                flags: if power { FLAG_POWER } else { 0 },
+                // The position of what it amends: it is over when that is.
+                scope: placed.lsn,
+                id: Some(id),
+                time_ms,
+                state: State::Live,
+                body,
+            };
+            self.log.fill(place, &new).map_err(|error| self.failed("writing to it", error))
+        });
+        let amended = amended.map_err(|source| self.io("locking it", source))?;
+        if let Err(error) = amended {
+            // What was reserved must not hold its segment.
+            let _ = self.log.skip(place, slots);
+            return Err(error);
+        }
         if power {
             self.commit
                 .wait(|| self.medium().sync())
@@ -394,8 +410,11 @@ impl Journal {
     /// [`JournalError::NoSuchRecord`], and as `disarm`.
     pub fn disarm_id(&self, id: u64) -> Result<Disarm, JournalError> {
         let entry = self.entry(id)?;
-        let live = self.log.live_word(entry.lsn);
-        self.disarm(Registered { placed: entry.placed(), power: entry.power, live })
+        let disarmed = self.disarm_here(id, entry.placed())?;
+        if entry.power && disarmed == Disarm::Disarmed {
+            self.sync()?;
+        }
+        Ok(disarmed)
     }
 
     /// Says of a record that is owed that it has an amendment, so that it is not moved without.
@@ -825,9 +844,10 @@ impl Journal {
 
     /// Moves the oldest record that is owed, as a crowded journal does.
     pub(crate) fn move_for_test(&self) -> Result<(), JournalError> {
+        let amends = self.log.amends().map_err(|source| self.io("reading it", source))?;
         let scan = self.scan()?;
         let oldest = scan.entries.iter().find(|entry| entry.state.is_untouched());
-        let moved = oldest.map_or(Ok(false), |entry| self.log.relocate(entry));
+        let moved = oldest.map_or(Ok(false), |entry| self.log.relocate(entry, amends));
         moved.map(drop).map_err(|error| self.failed("moving", error))
     }
 }

@@ -31,6 +31,8 @@ pub(crate) mod control {
     pub(crate) const COPY_END: usize = 1036;
     /// Odd while a record is being moved: who read meanwhile may have seen it nowhere.
     pub(crate) const MOVES: usize = 1037;
+    /// How many amendments were made. Under the lock.
+    pub(crate) const AMENDS: usize = 1038;
     /// How many segments the file has room for.
     pub(crate) const SEGMENTS: usize = 1040;
     /// The process whose death ends the run: pid, then its start time in clock ticks since boot.

@@ -147,7 +147,7 @@ impl<M: Medium> Log<M> {
 
     /// Slots of one segment, in a row, that nobody else writes.
     #[inline]
-    fn reserve(&self, slots: u64) -> Result<Placed, LogError> {
+    pub(crate) fn reserve(&self, slots: u64) -> Result<Placed, LogError> {
         loop {
             let lsn = self.medium.add(control::TAIL, slots)?;
             let end = lsn + slots;
@@ -175,7 +175,7 @@ impl<M: Medium> Log<M> {
 
     /// Writes a record to what was reserved for it. The head's commit word comes last.
     #[inline]
-    fn fill(&self, placed: Placed, new: &New<'_>) -> Result<(), LogError> {
+    pub(crate) fn fill(&self, placed: Placed, new: &New<'_>) -> Result<(), LogError> {
         for index in 0..slot::slots_for(new.body.len()) - 1 {
             let continued = slot::continuation(self.seed, placed.lsn, index, new.body);
             self.write_slot(placed.at + (1 + index as usize) * SLOT_WORDS, &continued, SLOT_WORDS)?;
@@ -198,6 +198,11 @@ impl<M: Medium> Log<M> {
         self.medium.store(at + 1, slot[1])?;
         self.medium.write(at + 3, &slot[3..end])?;
         self.medium.publish(at, slot[0])
+    }
+
+    /// Says of slots that were reserved that they are not used.
+    pub(crate) fn skip(&self, placed: Placed, slots: u64) -> Result<(), LogError> {
+        (placed.lsn..placed.lsn + slots).try_for_each(|lsn| self.write_skip(lsn))
     }
 
     fn write_skip(&self, lsn: u64) -> Result<(), LogError> {

@@ -154,9 +154,11 @@ impl<M: Medium> Log<M> {
     }
 
     fn is_slot_spent(&self, at: usize, lsn: u64) -> io::Result<bool> {
-        let mut slot = [0; 4];
-        self.medium.read(at, &mut slot)?;
-        let [commit, state, written, scope] = slot;
+        // The position first: a writer clears the commit word before it writes that, so a commit word that
+        // is read after a position of this life is of this life, or 0.
+        let written = self.medium.load(at + 2)?;
+        let commit = self.medium.load(at)?;
+        let (state, scope) = (self.medium.load(at + 1)?, self.medium.load(at + 3)?);
         if commit == 0 || written != lsn {
             return Ok(false);
         }

@@ -45,19 +45,27 @@ impl<M: Medium> Log<M> {
 
     fn empty(&self, segment: u64, open: &[&Entry]) -> Result<(), LogError> {
         if open.iter().all(|entry| entry.state == State::Live) {
-            return open.iter().try_for_each(|entry| self.relocate(entry).map(drop));
+            return open.iter().try_for_each(|entry| self.relocate(entry, 0).map(drop));
         }
         // Amendments may lie anywhere.
+        let amends = self.amends()?;
         let scan = self.scan()?;
         let here = |entry: &&Entry| self.geometry.segment_of(entry.lsn) == segment;
-        scan.open().filter(here).try_for_each(|entry| self.relocate(entry).map(drop))
+        scan.open().filter(here).try_for_each(|entry| self.relocate(entry, amends).map(drop))
     }
 
     /// Copies a record that is owed to a segment for copies. Returns whether it was moved: not so if it
-    /// was begun or disarmed meanwhile.
-    pub(crate) fn relocate(&self, entry: &Entry) -> Result<bool, LogError> {
+    /// was begun or disarmed meanwhile. `amends` is what [`amends`](Log::amends) said before it was read.
+    pub(crate) fn relocate(&self, entry: &Entry, amends: u64) -> Result<bool, LogError> {
         self.medium.exclusively(|| {
             self.settle_copy()?;
+            // Amendments are made under this lock too: the newest is the one that is there now.
+            let amendment = match entry.state {
+                State::Amended if self.amends()? != amends => {
+                    self.read_all()?.find(entry.id).and_then(|entry| entry.amendment.clone())
+                }
+                _ => entry.amendment.clone(),
+            };
             let to = self.reserve_copy(slot::slots_for(entry.body.len()))?;
             let from = entry.placed();
             let copy = New {
@@ -69,14 +77,15 @@ impl<M: Medium> Log<M> {
                 state: State::Copy,
                 body: &entry.body,
             };
-            if let Some(body) = &entry.amendment {
+            if let Some(body) = &amendment {
                 let place = self.reserve_copy(slot::slots_for(body.len()))?;
                 self.fill(place, &New { kind: Kind::Amendment, scope: to.lsn, body, ..copy })?;
             }
             let moves = self.medium.load(control::MOVES)?;
             self.medium.store(control::MOVES, moves | 1)?;
-            self.fill(to, &copy)?;
+            // Named before it is there: a mover killed in between leaves a name without a copy.
             self.medium.store(control::COPYING, to.lsn)?;
+            self.fill(to, &copy)?;
             if self.synced_places()? {
                 self.medium.sync()?;
             }
@@ -87,13 +96,23 @@ impl<M: Medium> Log<M> {
                 }
                 _ => false,
             };
-            let owed = if entry.amendment.is_some() { State::Amended } else { State::Live };
+            let owed = if amendment.is_some() { State::Amended } else { State::Live };
             self.conclude_copy(to, if moved { owed } else { State::Void })?;
             if moved {
                 self.remember(entry.id, to);
             }
             Ok(moved)
         })?
+    }
+
+    /// How many amendments there were.
+    pub(crate) fn amends(&self) -> io::Result<u64> {
+        self.medium.load(control::AMENDS)
+    }
+
+    /// Notes that there is one more. Under the lock.
+    pub(crate) fn count_amend(&self) -> io::Result<()> {
+        self.medium.store(control::AMENDS, self.amends()?.wrapping_add(1))
     }
 
     fn conclude_copy(&self, to: Placed, verdict: State) -> Result<(), LogError> {

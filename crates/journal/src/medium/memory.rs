@@ -7,13 +7,14 @@ use crate::layout::{CONTROL_WORDS, DIRECTORY, Geometry, control};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// Control words that exist.
-const CONTROL: [usize; 14] = [
+const CONTROL: [usize; 15] = [
     control::PHASE,
     control::TAIL,
     control::COPYING,
     control::COPY_NEXT,
     control::COPY_END,
     control::MOVES,
+    control::AMENDS,
     control::SEGMENTS,
     control::OWNER,
     control::OWNER + 1,

@@ -77,7 +77,7 @@ fn a_disarm_and_a_move_never_leave_it_owed() {
         let mover = thread::spawn(move || {
             let scan = other.scan().unwrap();
             match scan.open().next() {
-                Some(entry) => other.relocate(entry).unwrap(),
+                Some(entry) => other.relocate(entry, 0).unwrap(),
                 None => false,
             }
         });
