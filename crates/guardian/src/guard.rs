@@ -167,13 +167,14 @@ extern "C" fn before_main() {
 }
 
 fn main(dir: OsString) -> u8 {
-    os::leave_session();
     os::close_inherited();
     os::default_signals();
-    os::raise_limits();
-    let _ = std::env::set_current_dir("/");
     let ignored = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
     let Ok(signals) = os::signals(&ignored) else { return 1 };
+    // Deaf first: whoever sees it in a session of its own sees one that no hangup ends.
+    os::leave_session();
+    os::raise_limits();
+    let _ = std::env::set_current_dir("/");
     let Ok(mut run) = Run::open(Path::new(&dir)) else { return 1 };
     run.stay_known();
     let _ = std::io::stdout().write_all(b"armed\n").and_then(|()| std::io::stdout().flush());

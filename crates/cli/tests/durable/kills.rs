@@ -141,6 +141,57 @@ fn a_guardian_that_is_killed_is_started_again() {
 }
 
 #[test]
+fn only_term_ends_an_idle_guardian_and_hangups_never_use_up_its_successors() {
+    let rig = Rig::new("hup");
+    let mut wrapper = spawn(rig.wrapped(&[], "echo > note-ready; sleep 60"));
+    rig.wait_for("note-ready");
+    wait_until("it is guarded", || guardians(&rig).len() == 1);
+    let first = guardians(&rig)[0];
+    wait_until("it is in a session of its own", || {
+        let stat = std::fs::read_to_string(format!("/proc/{first}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(3)) == Some(&first.to_string())
+    });
+    for _ in 0..30 {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1] {
+            kill(first, signal);
+        }
+    }
+    // TERM: nothing is owed, so it leaves at once, and another comes.
+    assert_eq!(guardians(&rig), [first]);
+    kill(first, libc::SIGTERM);
+    wait_until("another has come", || guardians(&rig).iter().any(|pid| *pid != first));
+    kill(wrapper.id(), libc::SIGTERM);
+    wrapper.wait().unwrap();
+}
+
+/// The wrapper is stopped between its guardian and its command, then killed with the command alive.
+#[test]
+fn a_guardian_that_was_there_before_the_command_does_not_pay_under_it() {
+    let rig = Rig::new("before");
+    let script =
+        r#"epilogue tmp -d > note-dir; echo $$ > note-pid; while [ ! -e note-go ]; do sleep 0.01; done"#;
+    let mut wrapper = spawn(rig.wrapped(&["--on-wrapper-death", "wait"], script));
+    wait_until("its guardian is there", || {
+        // As early as can be seen.
+        guardians(&rig).len() == 1
+    });
+    kill(wrapper.id(), libc::SIGSTOP);
+    // Until the guardian watches what the journal said before the command named itself.
+    let guardian = guardians(&rig)[0];
+    wait_until("the guardian sleeps", || {
+        std::fs::read_to_string(format!("/proc/{guardian}/stat")).is_ok_and(|stat| stat.contains(") S "))
+    });
+    kill(wrapper.id(), libc::SIGCONT);
+    rig.wait_for("note-pid");
+    kill(wrapper.id(), libc::SIGKILL);
+    wrapper.wait().unwrap();
+    assert_eq!(rig.epilogue(&["recover"]).code(), 0);
+    assert_eq!(rig.left().len(), 1, "nothing is paid under the command");
+    std::fs::write(rig.path("note-go"), "").unwrap();
+    wait_until("the guardian has paid", || rig.left().is_empty() && rig.runs() == 0);
+}
+
+#[test]
 fn a_guardian_killed_in_mid_payment_leaves_the_rest_to_recover() {
     let rig = Rig::new("mid");
     let script = r#"epilogue tmp -d > note-dir

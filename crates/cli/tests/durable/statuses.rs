@@ -87,6 +87,17 @@ fn what_another_process_sends_to_the_wrapper_reaches_the_command() {
 }
 
 #[test]
+fn started_with_sigchld_ignored_it_still_sees_its_command_end() {
+    let rig = Rig::new("sigchld");
+    let mut command = rig.command("python3");
+    let script = "import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); \
+                  os.execvp('epilogue', ['epilogue', 'run', '--', 'sh', '-c', 'epilogue defer -- touch note-paid; exit 6'])";
+    let output = command.args(["-c", script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(rig.path("note-paid").exists());
+}
+
+#[test]
 fn the_report_as_json_says_what_the_lines_say() {
     let rig = Rig::new("json");
     let ran = rig.run(&["--json", "-"], "epilogue defer -- true; exit 5");
