@@ -96,6 +96,35 @@ fn a_kill_at_every_store_loses_nothing_that_was_told_and_runs_nothing_twice_with
     assert!(points > 900, "{points}");
 }
 
+/// A copy that is half made must not come back once its original is over and forgotten.
+#[test]
+fn a_mover_killed_at_every_store_leaves_nothing_that_runs_after_its_disarm() {
+    let meta = meta(Tier::Process);
+    for step in 0..400 {
+        let (journal, medium) = fresh(&meta);
+        let long = journal.register(&record(b"long", Tier::Process)).unwrap();
+        for _ in 0..20 {
+            let short = journal.register(&record(b"short", Tier::Process)).unwrap();
+            journal.disarm(short).unwrap();
+        }
+        medium.die_after(step);
+        let moved = journal.move_for_test();
+        let (later, _) = opened(&meta, medium.after_kill());
+        assert_eq!(later.scan().unwrap().open().count(), 1, "step {step}: it is owed, once");
+        assert_eq!(later.disarm_id(long.id()).unwrap(), Disarm::Disarmed, "step {step}");
+        for _ in 0..300 {
+            let short = later.register(&record(b"short", Tier::Process)).unwrap();
+            later.disarm(short).unwrap();
+        }
+        assert_eq!(later.scan().unwrap().open().count(), 0, "step {step}: it is back");
+        if moved.is_ok() {
+            assert!(step > 20, "{step}");
+            return;
+        }
+    }
+    panic!("it was never moved");
+}
+
 #[test]
 fn a_payer_killed_at_every_store_and_its_successor_too_leave_nothing_unpaid() {
     let meta = meta(Tier::Process);
