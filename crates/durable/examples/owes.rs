@@ -5,7 +5,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use epilogue_durable::{Action, ActionCx, ActionError, DurableScope, Promise, action, guard, recover};
+use epilogue_durable::{
+    Action, ActionCx, ActionError, DurableScope, Promise, RemoveTree, action, guard, recover,
+};
 use epilogue_process::{App, Started, part};
 use epilogue_scope::scope;
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,21 @@ impl Action for Mark {
 }
 action!(Mark);
 
+/// Fails until somebody has made DIR/allowed.
+#[derive(Serialize, Deserialize)]
+struct Unmount {
+    dir: PathBuf,
+}
+
+impl Action for Unmount {
+    const NAME: &'static str = "owes.unmount";
+
+    fn run(&self, _: &ActionCx) -> Result<(), ActionError> {
+        Ok(std::fs::metadata(self.dir.join("allowed")).map(drop)?)
+    }
+}
+action!(Unmount);
+
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [way, dir] = arguments.as_slice() else {
@@ -61,6 +78,8 @@ fn main() -> std::process::ExitCode {
             Err(error) => println!("{error}"),
         },
         "acks" => acks(&dir),
+        "mounted" => mounted(&dir),
+        "loops" => loops(&dir),
         "crashes" => {
             let _owed = guard(mark("crashes")).expect("registered");
             tell("ready");
@@ -119,6 +138,44 @@ fn service(way: &str, dir: &std::path::Path) -> std::process::ExitCode {
         app.stopping().await;
         Ok(())
     }))
+}
+
+/// A tree with something mounted in it, which cannot be undone; and a tree of another scope.
+fn mounted(dir: &std::path::Path) {
+    scope(|s| {
+        let tree = dir.join("mounted");
+        let _tree = s.durable(RemoveTree::new(&tree).expect("a path")).expect("registered");
+        std::fs::create_dir(&tree).expect("made");
+        let _mount = s.durable(Unmount { dir: dir.to_owned() }).expect("registered");
+        scope(|s| {
+            let other = dir.join("other");
+            let _other = s.durable(RemoveTree::new(&other).expect("a path")).expect("registered");
+            std::fs::create_dir(&other).expect("made");
+        });
+    });
+}
+
+/// Registers and disarms for long on one scope of each kind, and tells how much memory it grew by.
+fn loops(dir: &std::path::Path) {
+    const WARM: usize = 1_000;
+    const TURNS: usize = 200_000;
+    let mark = || Mark { dir: dir.to_owned(), name: "never".into() };
+    let pages = || -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number")
+    };
+    let grown = |turn: &mut dyn FnMut()| {
+        (0..WARM).for_each(|_| turn());
+        let before = pages();
+        (0..TURNS).for_each(|_| turn());
+        pages().saturating_sub(before) * 4096 / TURNS
+    };
+    let sync = scope(|s| grown(&mut || assert!(s.durable(mark()).expect("registered").disarm())));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let asynchronous = runtime.block_on(epilogue_task::async_scope(async |s| {
+        grown(&mut || assert!(s.durable(mark()).expect("registered").disarm()))
+    }));
+    println!("bytes a turn: {sync} {asynchronous}");
 }
 
 /// Registers, amends and disarms, and notes after each what it was told.

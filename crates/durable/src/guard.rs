@@ -4,6 +4,7 @@ use std::panic::Location;
 
 use epilogue_guardian::Action;
 use epilogue_journal::Ended;
+use epilogue_scope::__private::fresh_scope_id;
 use epilogue_scope::record::{Finished, Registration};
 use serde::Serialize;
 
@@ -11,6 +12,9 @@ use crate::handle::{Durable, DurableError};
 use crate::scopes::Promise;
 
 /// Puts an action on record. It runs when the guard is dropped, or after the death of the process.
+///
+/// A guard is a scope of its own: the failure of another holds back nothing of it. For cleanups that
+/// depend on each other there is [`DurableScope`](crate::DurableScope).
 ///
 /// # Errors
 ///
@@ -29,7 +33,7 @@ use crate::scopes::Promise;
 /// ```
 #[track_caller]
 pub fn guard<A: Action>(action: A) -> Result<DurableGuard, DurableError> {
-    let durable = Durable::register(&action, Promise::Process.tier())?;
+    let durable = Durable::register(&action, Promise::Process.tier(), fresh_scope_id())?;
     let registration = Registration::new("guard", Location::caller());
     Ok(DurableGuard { durable: Some(durable), registration })
 }

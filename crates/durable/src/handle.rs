@@ -23,6 +23,8 @@ pub struct Durable {
 pub(crate) struct Owed {
     owner: Arc<Owner>,
     registered: Registered,
+    scope: u64,
+    destroys: bool,
     /// Disarmed or run: the scope finds nothing to do.
     settled: AtomicBool,
     what: String,
@@ -54,6 +56,16 @@ pub enum DurableError {
         /// What it said.
         why: String,
     },
+    /// It did not run, because a newer one of its scope was not done, and it
+    /// [destroys](epilogue_guardian::Action::DESTROYS) what that may still need. It stays on record, and
+    /// runs when that has succeeded or was dropped.
+    #[error("{what}: held back: #{newer} above it was not done; it stays on record")]
+    HeldBack {
+        /// What it does.
+        what: String,
+        /// The id of the newer one.
+        newer: u64,
+    },
     /// The promise cannot be given here.
     #[error("{0}; nothing was registered")]
     NotHere(String),
@@ -63,15 +75,17 @@ pub enum DurableError {
 }
 
 impl Durable {
-    pub(crate) fn register<A: Action>(action: &A, tier: Tier) -> Result<Durable, DurableError> {
+    pub(crate) fn register<A: Action>(action: &A, tier: Tier, scope: u64) -> Result<Durable, DurableError> {
         let owner = owner::owner(tier)?;
         let call = Call::of(action)?;
         let body = call.to_bytes()?;
-        let record = Record { scope: 1, time_ms: now_ms(), body: &body, tier };
+        let record = Record { scope, time_ms: now_ms(), body: &body, tier };
         let registered = owner.run.journal.register(&record)?;
         let owed = Owed {
             owner,
             registered,
+            scope,
+            destroys: call.destroys,
             settled: AtomicBool::new(false),
             what: action.describe(),
             forget: Mutex::new(None),
@@ -159,15 +173,32 @@ impl Owed {
         if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
             return Ok(false);
         }
-        let ran = match run_here(&self.owner.run, self.registered.id(), ended) {
-            Ok(None) => return Ok(false),
-            Ok(Some(Ok(()))) => return Ok(true),
-            Ok(Some(Err(error))) => self.failed(&error),
-            Err(error) => error.into(),
-        };
-        // Still owed, by its scope as by the journal.
-        self.settled.store(false, Ordering::Release);
-        Err(ran)
+        let ran = self.run_unsettled(ended);
+        if ran.is_err() {
+            // Still owed, by its scope as by the journal.
+            self.settled.store(false, Ordering::Release);
+        }
+        ran
+    }
+
+    fn run_unsettled(&self, ended: Ended) -> Result<bool, DurableError> {
+        let (run, id) = (&self.owner.run, self.registered.id());
+        if let Some(newer) =
+            self.destroys.then(|| self.owner.unpaid.above(&run.journal, self.scope, id)).flatten()
+        {
+            return Err(DurableError::HeldBack { what: self.what.clone(), newer });
+        }
+        match run_here(run, id, ended)? {
+            None => Ok(false),
+            Some(Ok(())) => {
+                self.owner.unpaid.paid(self.scope, id);
+                Ok(true)
+            }
+            Some(Err(error)) => {
+                self.owner.unpaid.failed(self.scope, id);
+                Err(self.failed(&error))
+            }
+        }
     }
 
     fn failed(&self, error: &ActionError) -> DurableError {

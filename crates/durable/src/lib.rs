@@ -44,8 +44,10 @@
 
 mod guard;
 mod handle;
+mod mailbox;
 mod owner;
 mod scopes;
+mod unpaid;
 
 #[cfg(feature = "redis")]
 pub use epilogue_guardian::RedisUnlock;

@@ -9,11 +9,13 @@ use epilogue_guardian::{Guardian, Home, NewRun, Options, Recovered, Run, RunErro
 use epilogue_journal::Tier;
 
 use crate::handle::DurableError;
+use crate::unpaid::Unpaid;
 
 /// The run of this process.
 pub(crate) struct Owner {
     pub(crate) run: Run,
     guardian: Option<Guardian>,
+    pub(crate) unpaid: Unpaid,
     /// A forked child is another process, and owes nothing of this.
     pub(crate) pid: u32,
 }
@@ -53,7 +55,7 @@ fn make() -> Result<Owner, DurableError> {
             epilogue_scope::report::failed("the start of the guardian of durable cleanups", error);
         })
         .ok();
-    Ok(Owner { run, guardian, pid: current_pid() })
+    Ok(Owner { run, guardian, unpaid: Unpaid::default(), pid: current_pid() })
 }
 
 fn name() -> String {

@@ -9,6 +9,7 @@ use epilogue_scope::Scope;
 use epilogue_task::AsyncScope;
 
 use crate::handle::{Durable, DurableError, Owed};
+use crate::mailbox::Mailbox;
 
 /// How far a durable cleanup's promise reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +56,9 @@ pub trait DurableScope {
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError>;
 }
 
+/// The scope of a program is that of its journal.
+const WHOLE_RUN: u64 = 1;
+
 impl Promise {
     pub(crate) fn tier(self) -> Tier {
         match self {
@@ -67,9 +71,17 @@ impl Promise {
 impl<R> DurableScope for Scope<'_, R> {
     #[track_caller]
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
-        let durable = Durable::register(&action, promise.tier())?;
-        let owed = Arc::clone(&durable.owed);
-        self.defer(move || owed.run(Ended::Unknown).map(drop));
+        let mailbox = Mailbox::of(self.id());
+        for gone in mailbox.take() {
+            self.disarm(gone);
+        }
+        let durable = Durable::register(&action, promise.tier(), self.id())?;
+        let (owed, theirs) = (Arc::clone(&durable.owed), Arc::clone(&mailbox));
+        let deferred = self.defer(move || {
+            let _its = theirs;
+            owed.run(Ended::Unknown).map(drop)
+        });
+        durable.forget_with(move || mailbox.put(deferred));
         Ok(durable)
     }
 }
@@ -77,9 +89,13 @@ impl<R> DurableScope for Scope<'_, R> {
 impl DurableScope for AsyncScope {
     #[track_caller]
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
-        let durable = Durable::register(&action, promise.tier())?;
+        let durable = Durable::register(&action, promise.tier(), self.id())?;
         let owed = Arc::clone(&durable.owed);
-        self.defer(async move |_| run_aside(owed).await);
+        let deferred = self.defer(async move |_| run_aside(owed).await);
+        let scope = self.weak_handle();
+        durable.forget_with(move || {
+            scope.disarm(deferred);
+        });
         Ok(durable)
     }
 }
@@ -87,7 +103,7 @@ impl DurableScope for AsyncScope {
 impl DurableScope for App {
     #[track_caller]
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
-        let durable = Durable::register(&action, promise.tier())?;
+        let durable = Durable::register(&action, promise.tier(), WHOLE_RUN)?;
         let owed = Arc::clone(&durable.owed);
         let name = owed.what().to_owned();
         let step = self.defer(name, async move || run_aside(owed).await.map_err(Error::from));

@@ -150,3 +150,23 @@ fn what_this_program_does_not_know_is_parked_and_a_former_name_is_known() {
     let states: Vec<State> = run.journal.scan().unwrap().entries.iter().map(|entry| entry.state).collect();
     assert_eq!(states, [State::Parked, State::Parked, State::Done]);
 }
+
+#[test]
+fn what_destroys_is_held_back_while_a_newer_one_of_its_scope_is_unpaid() {
+    let rig = Rig::new("mounted");
+    let output = rig.command("mounted").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("held back: #") && said.contains("above it was not done"), "{said}");
+    assert!(rig.dir.join("mounted").exists(), "{said}");
+    assert!(!rig.dir.join("other").exists(), "it is of another scope");
+    std::fs::write(rig.dir.join("allowed"), "").unwrap();
+    rig.wait_paid();
+    assert!(!rig.dir.join("mounted").exists());
+}
+
+#[test]
+fn a_scope_keeps_nothing_of_what_was_disarmed() {
+    let rig = Rig::new("loops");
+    let output = rig.command("loops").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "bytes a turn: 0 0\n", "{output:?}");
+}

@@ -87,7 +87,8 @@ pub use epilogue_scope::{
     report, scope, task, try_scope,
 };
 pub use epilogue_task::{
-    AsyncDeferred, AsyncScope, ScopeClosed, ScopeHandle, Task, TaskError, async_scope, lane, try_async_scope,
+    AsyncDeferred, AsyncScope, ScopeClosed, ScopeHandle, Task, TaskError, WeakScopeHandle, async_scope, lane,
+    try_async_scope,
     with_context,
 };
 

@@ -56,6 +56,7 @@ mod pile;
 pub mod record;
 pub mod report;
 mod scope;
+mod serial;
 mod stack;
 pub mod task;
 
@@ -211,6 +212,7 @@ pub mod __private {
     pub use crate::guard::LateDefer;
     pub use crate::record::{enter, owes};
     pub use crate::report::Place;
+    pub use crate::serial::fresh as fresh_scope_id;
 
     #[doc(hidden)]
     #[macro_export]

@@ -1,6 +1,5 @@
 //! The scope as a plain function: a stack of cleanups that may look at the ending.
 
-use std::cell::Cell;
 use std::panic::Location;
 
 use crate::boundary::attempt_into;
@@ -10,6 +9,7 @@ use crate::ending::{Ending, How};
 use crate::pay;
 use crate::pile::Pile;
 use crate::record::{Live, Registration};
+use crate::serial;
 use crate::stack::Stack;
 
 /// Runs `body`, then what it registered on the scope, newest first, and returns what is left: the
@@ -125,9 +125,15 @@ impl<'env, R> Scope<'env, R> {
     ///     assert!(!s.disarm(undo), "it is not pending any more");
     /// });
     /// ```
+    ///
+    /// # Cost
+    ///
+    /// A search from the newest down. Its room is used again once nothing newer is pending.
     pub fn disarm(&self, deferred: Deferred) -> bool {
         let Some(mut top) = self.take(deferred) else { return false };
         top.registration.finish(crate::record::Finished::Disarmed);
+        drop(top);
+        self.owed.give_back(deferred.id);
         true
     }
 
@@ -143,6 +149,7 @@ impl<'env, R> Scope<'env, R> {
         let mark = Mark::here();
         // SAFETY: it was just taken from this scope's stack, whose closures take this `Ending`.
         unsafe { pay::single(top, &mut ending) };
+        self.owed.give_back(deferred.id);
         pay::conclude_open(mark, ending);
         true
     }
@@ -150,6 +157,11 @@ impl<'env, R> Scope<'env, R> {
     /// How many cleanups are pending.
     pub fn pending(&self) -> usize {
         self.owed.len()
+    }
+
+    /// A number that no other scope of this process has, for what is kept beside the scope.
+    pub fn id(&self) -> u64 {
+        serial::of_process(self.serial)
     }
 
     /// Takes everything that is pending off this scope, in its order: Python's `pop_all`. The pile
@@ -253,14 +265,6 @@ impl<'env, T, E> Scope<'env, Result<T, E>> {
     }
 }
 
-/// A scope does not leave its thread, so the thread may count.
-#[inline]
-fn next_serial() -> u64 {
-    thread_local!(static LAST: Cell<u64> = const { Cell::new(0) });
-    LAST.set(LAST.get() + 1);
-    LAST.get()
-}
-
 fn succeeded<T, E>(end: &Ending<'_, Result<T, E>>) -> bool {
     matches!(end.result(), Some(Ok(_))) && end.how() == How::Returned
 }
@@ -272,7 +276,7 @@ where
 {
     let live = Live::enter(std::any::type_name::<F>(), Location::caller());
     let mark = Mark::here();
-    let mut scope = Scope { owed: Stack::new(), live, serial: next_serial() };
+    let mut scope = Scope { owed: Stack::new(), live, serial: serial::next() };
     let mut ending = Ending::without_result(failed);
     if holds {
         ending.set_holds(false);

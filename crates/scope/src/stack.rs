@@ -78,8 +78,17 @@ struct Header {
     place: &'static Location<'static>,
     registration: Registration,
     id: u32,
-    /// Taken out of the middle: nothing is left but the header.
-    gone: bool,
+    held: Held,
+}
+
+/// What an entry still holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Closure,
+    /// Taken out of the middle, and perhaps being dropped where it lies.
+    Taken,
+    /// Nothing but the header.
+    Nothing,
 }
 
 const HEADER_WORDS: usize = size_of::<Header>().div_ceil(size_of::<usize>());
@@ -157,7 +166,7 @@ impl<'a, Cx> Stack<'a, Cx> {
         // SAFETY: `reserve` gave that many words that nothing else uses, aligned for a `usize`, which
         // is enough for both values.
         unsafe {
-            header.cast().write(Header { ops, below, place, registration, id, gone: false });
+            header.cast().write(Header { ops, below, place, registration, id, held: Held::Closure });
             header.add(HEADER_WORDS).cast::<F>().write(cleanup);
         }
         self.top.set(at);
@@ -181,7 +190,7 @@ impl<'a, Cx> Stack<'a, Cx> {
             self.top.set(header.below);
             self.free.set(at);
             self.release_above(at.chunk());
-            if header.gone {
+            if header.held != Held::Closure {
                 continue;
             }
             self.length.set(self.length.get() - 1);
@@ -201,8 +210,8 @@ impl<'a, Cx> Stack<'a, Cx> {
             // SAFETY: `at` is the place of a header that `push` wrote and nobody has popped. No
             // other reference to it exists: the stack is used by one thread, and none is handed out.
             let header = unsafe { words.cast::<Header>().as_mut() };
-            if header.id == id && !header.gone {
-                header.gone = true;
+            if header.id == id && header.held == Held::Closure {
+                header.held = Held::Taken;
                 self.length.set(self.length.get() - 1);
                 let registration = std::mem::take(&mut header.registration);
                 // SAFETY: within the words that `push` reserved for the entry.
@@ -212,6 +221,36 @@ impl<'a, Cx> Stack<'a, Cx> {
             next = header.below;
         }
         None
+    }
+
+    /// Says of a cleanup that was taken out that its closure is gone from its place, and uses the room of
+    /// all those again that nothing lies above.
+    pub(crate) fn give_back(&self, id: u32) {
+        let mut next = self.top.get();
+        while next != Pos::NONE {
+            // SAFETY: as in `take`.
+            let header = unsafe { self.words(next).cast::<Header>().as_mut() };
+            if header.id == id && header.held == Held::Taken {
+                header.held = Held::Nothing;
+                break;
+            }
+            next = header.below;
+        }
+        self.trim();
+    }
+
+    fn trim(&self) {
+        let mut at = self.top.get();
+        while at != Pos::NONE {
+            // SAFETY: as in `take`.
+            let header = unsafe { self.words(at).cast::<Header>().as_ref() };
+            if header.held != Held::Nothing {
+                return;
+            }
+            self.free.set(at);
+            at = header.below;
+            self.top.set(at);
+        }
     }
 
     /// Moves everything to a stack of its own.
@@ -389,4 +428,56 @@ where
 unsafe fn drop_in_place<F>(data: NonNull<u8>) {
     // SAFETY: this function's contract.
     unsafe { data.cast::<F>().drop_in_place() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(stack: &Stack<'_, ()>) -> u32 {
+        let held = [7_u64; 4];
+        stack.push(
+            move |()| {
+                std::hint::black_box(held);
+                None
+            },
+            Location::caller(),
+            Registration::default(),
+        )
+    }
+
+    fn disarm(stack: &Stack<'_, ()>, id: u32) {
+        drop(stack.take(id).unwrap());
+        stack.give_back(id);
+    }
+
+    #[test]
+    fn the_room_of_what_was_disarmed_is_used_again() {
+        let mut stack = Stack::new();
+        for _ in 0..1000 {
+            let (one, two, three) = (push(&stack), push(&stack), push(&stack));
+            disarm(&stack, two);
+            disarm(&stack, one);
+            assert_eq!(stack.len(), 1);
+            disarm(&stack, three);
+        }
+        assert!(stack.free.get() == Pos::START && stack.top.get() == Pos::NONE);
+        assert!(stack.chunks.get_mut().len() <= 1 && stack.pop().is_none());
+    }
+
+    #[test]
+    fn what_is_still_being_dropped_keeps_its_room() {
+        let stack = Stack::new();
+        let (one, two) = (push(&stack), push(&stack));
+        let top = stack.take(two).unwrap();
+        // As the drop of what it holds could do.
+        disarm(&stack, one);
+        let before = stack.free.get();
+        let three = push(&stack);
+        assert!(stack.free.get() != before && stack.top.get() == before);
+        drop(top);
+        stack.give_back(two);
+        disarm(&stack, three);
+        assert!(stack.free.get() == Pos::START);
+    }
 }

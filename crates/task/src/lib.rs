@@ -38,7 +38,7 @@ mod task;
 pub use boundary::{isolated, isolated_with, with_context};
 pub use debts::Debts;
 pub use policy::{StopTheProgram, TaskPanic, on_task_panic};
-pub use scope::{AsyncScope, ScopeHandle, async_scope, try_async_scope};
+pub use scope::{AsyncScope, ScopeHandle, WeakScopeHandle, async_scope, try_async_scope};
 pub use stack::{AsyncDeferred, ScopeClosed};
 pub use task::{Task, TaskError};
 

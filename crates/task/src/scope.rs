@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use epilogue_scope::__private::{AsyncAttempt, attempt_async};
@@ -268,6 +268,16 @@ impl AsyncScope {
         self.stack.pending()
     }
 
+    /// A number that no other scope of this process has, for what is kept beside the scope.
+    pub fn id(&self) -> u64 {
+        self.stack.0.id()
+    }
+
+    /// A handle for somebody who only disarms what was registered here. It keeps nothing of the scope.
+    pub fn weak_handle(&self) -> WeakScopeHandle {
+        WeakScopeHandle(Arc::downgrade(&self.stack.0))
+    }
+
     /// A handle that may go where the scope may not: into a cleanup, which can then register a
     /// further one on the scope that is being left; into a task; to another scope.
     pub fn handle(&self) -> ScopeHandle {
@@ -314,6 +324,17 @@ impl ScopeHandle {
             return Err(ScopeClosed::new());
         }
         spawn_into(&self.0, name, TaskPanic::Isolate, task, Location::caller())
+    }
+}
+
+/// Disarms what is owed by an async scope, from elsewhere.
+#[derive(Clone)]
+pub struct WeakScopeHandle(Weak<Shared>);
+
+impl WeakScopeHandle {
+    /// As [`AsyncScope::disarm`]; `false` also when the scope is gone.
+    pub fn disarm(&self, deferred: AsyncDeferred) -> bool {
+        self.0.upgrade().is_some_and(|scope| scope.disarm(deferred))
     }
 }
 

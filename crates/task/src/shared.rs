@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use epilogue_scope::__private::Place;
+use epilogue_scope::__private::{Place, fresh_scope_id};
 use epilogue_scope::record::{Finished, Live, Registration};
 use epilogue_scope::{CleanupResult, How};
 use tokio::task::AbortHandle;
@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     live: Live,
     /// Somebody else may register: there is a handle, or there was one.
     reachable: AtomicBool,
+    /// Given out when somebody asks; 0 until then.
+    id: AtomicU64,
 }
 
 #[derive(Default)]
@@ -37,7 +39,17 @@ struct Owed {
 
 impl Shared {
     pub(crate) fn new(live: Live) -> Shared {
-        Shared { owed: Lock::new(Owed::default()), live, reachable: AtomicBool::new(false) }
+        let (owed, reachable) = (Lock::new(Owed::default()), AtomicBool::new(false));
+        Shared { owed, live, reachable, id: AtomicU64::new(0) }
+    }
+
+    /// A number that no other scope of this process has.
+    pub(crate) fn id(&self) -> u64 {
+        let fresh = fresh_scope_id();
+        match self.id.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => fresh,
+            Err(id) => id,
+        }
     }
 
     #[inline]
