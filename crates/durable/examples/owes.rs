@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use epilogue_durable::{
-    Action, ActionCx, ActionError, DurableScope, Promise, RemoveTree, action, guard, recover,
+    Action, ActionCx, ActionError, DurableScope, Promise, RemoveTree, RunCommand, action, guard, recover,
 };
 use epilogue_process::{App, Started, part};
 use epilogue_scope::scope;
@@ -80,6 +80,16 @@ fn main() -> std::process::ExitCode {
         "acks" => acks(&dir),
         "mounted" => mounted(&dir),
         "loops" => loops(&dir),
+        "collects-no-children" => {
+            // SAFETY: a plain call on valid arguments. Some daemons do it, to have no zombies.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            scope(|s| {
+                for command in ["true", "false"] {
+                    let action = RunCommand::new([command]).expect("it is there");
+                    let _owed = s.durable(action).expect("registered");
+                }
+            });
+        }
         "crashes" => {
             let _owed = guard(mark("crashes")).expect("registered");
             tell("ready");

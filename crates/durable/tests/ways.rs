@@ -170,3 +170,17 @@ fn a_scope_keeps_nothing_of_what_was_disarmed() {
     let output = rig.command("loops").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "bytes a turn: 0 0\n", "{output:?}");
 }
+
+#[test]
+fn where_sigchld_is_ignored_a_command_is_still_judged_by_how_it_ended() {
+    let rig = Rig::new("sigchld");
+    let output = rig.command("collects-no-children").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if said.contains("nobody can tell how") {
+        eprintln!("skipped(before Linux 6.15 the kernel does not tell)");
+    } else {
+        assert!(said.contains("false: exit code 1; it stays on record"), "{said}");
+        assert!(!said.contains("true:"), "{said}");
+    }
+    rig.guardians().into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
+}

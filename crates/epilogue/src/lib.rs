@@ -88,8 +88,7 @@ pub use epilogue_scope::{
 };
 pub use epilogue_task::{
     AsyncDeferred, AsyncScope, ScopeClosed, ScopeHandle, Task, TaskError, WeakScopeHandle, async_scope, lane,
-    try_async_scope,
-    with_context,
+    try_async_scope, with_context,
 };
 
 #[doc(hidden)]

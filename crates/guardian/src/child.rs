@@ -110,8 +110,11 @@ fn wait_until(
     deadline: Instant,
 ) -> io::Result<Option<ExitStatus>> {
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(Some(status)),
+            Ok(None) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return collected(pidfd).map(Some),
+            Err(error) => return Err(error),
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -123,6 +126,16 @@ fn wait_until(
             None => std::thread::sleep(left.min(Duration::from_millis(5))),
         }
     }
+}
+
+/// How a child ended that the kernel has collected, because this program ignores SIGCHLD.
+fn collected(pidfd: Option<&std::os::fd::OwnedFd>) -> io::Result<ExitStatus> {
+    let status = pidfd.and_then(os::exit_status).map(ExitStatus::from_raw);
+    status.ok_or_else(|| {
+        io::Error::other(
+            "it ended, and nobody can tell how: this program ignores SIGCHLD (or waits for any child)",
+        )
+    })
 }
 
 fn judge(status: ExitStatus) -> Result<(), ActionError> {

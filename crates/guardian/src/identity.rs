@@ -76,14 +76,38 @@ pub fn alive(meta: &Meta, process: ProcessId) -> Alive {
         return Alive::No;
     }
     if meta.pid_namespace != pid_namespace() {
-        return Alive::Elsewhere;
+        let seen = process.start != 0 && is_seen_in(meta.pid_namespace, process);
+        return if seen { Alive::Yes } else { Alive::Elsewhere };
     }
+    alive_here(process)
+}
+
+/// The same for a process of this PID namespace and this boot.
+pub(crate) fn alive_here(process: ProcessId) -> Alive {
     match start_of(process.pid) {
         None => Alive::No,
         // Its start was not known when it was named: whoever has the pid may be it.
         Some(start) if process.start == 0 || start == process.start => Alive::Yes,
         Some(_) => Alive::No,
     }
+}
+
+/// Whether a process of another PID namespace is seen from here: the one above sees those below, under
+/// other pids. Not to be seen is no proof.
+fn is_seen_in(namespace: u64, process: ProcessId) -> bool {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.any(|pid| {
+        let inside = fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|found| found.ino() == namespace);
+        inside && innermost_pid(pid) == Some(process.pid) && start_of(pid) == Some(process.start)
+    })
+}
+
+/// The pid that a process has in its own namespace.
+fn innermost_pid(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    pids.split_whitespace().last()?.parse().ok()
 }
 
 /// A descriptor that is readable once the process is gone; `None` when it is already.

@@ -318,6 +318,28 @@ pub(crate) fn prepare_child(umask: Option<u32>) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets what this process becomes by exec keep a file open, and with it the locks on it. Its number is
+/// one that scripts do not use. Between fork and exec.
+pub(crate) fn keep_over_exec(fd: BorrowedFd<'_>) {
+    const ABOVE: i32 = 200;
+    // SAFETY: no memory is passed. Without room for so high a number, it is not kept.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, ABOVE) };
+}
+
+/// The parent of this process; 0 where that is outside of its PID namespace.
+pub(crate) fn parent() -> u32 {
+    // SAFETY: no preconditions.
+    u32::try_from(unsafe { libc::getppid() }).unwrap_or(0)
+}
+
+/// Sends a signal to a child that nobody has collected yet, so that its pid is still its own.
+pub(crate) fn signal_child(pid: u32, signal: i32) {
+    if let Ok(pid) = libc::pid_t::try_from(pid) {
+        // SAFETY: no memory is passed.
+        unsafe { libc::kill(pid, signal) };
+    }
+}
+
 /// A clock of this machine that also runs while it sleeps, in milliseconds.
 #[cfg(feature = "postgres")]
 pub(crate) fn boot_clock_ms() -> u64 {

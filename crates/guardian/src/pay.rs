@@ -10,6 +10,7 @@ use epilogue_journal::{Ended, Entry, Generation, JournalError, Paid, State, Stor
 use serde::{Deserialize, Serialize};
 
 use crate::action::{ActionCx, ActionError, Call, Known};
+use crate::builtin::{KEY_ENV, kill_carriers};
 use crate::child::{self, Output};
 use crate::identity;
 use crate::log::Log;
@@ -304,7 +305,12 @@ impl<'a> Payment<'a> {
         let left = self.options.budget.saturating_sub(self.began.elapsed());
         let cx = context(self.about, entry, self.generation, attempt);
         let cx = ActionCx { deadline: began + call.timeout().min(left), output: self.options.output, ..cx };
-        let result = self.perform(entry, call, &cx);
+        // Whoever began it before is dead, and what that had started may not be.
+        let former = entry.state == State::Running && self.about.same_boot;
+        let result = match former && !kill_carriers(KEY_ENV, &cx.key) {
+            true => Err(ActionError::retry("what a payer before had started for it does not end")),
+            false => self.perform(entry, call, &cx),
+        };
         let said = cx.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match result {
             Ok(()) => {
@@ -518,7 +524,7 @@ pub(crate) const PARK: u8 = 78;
 fn in_child(program: &Path, dir: &Path, entry: &Entry, cx: &ActionCx) -> Result<(), ActionError> {
     let order = Order { dir: dir.to_owned(), id: entry.id, attempt: cx.attempt, fence: cx.fence };
     let mut command = Command::new(program);
-    command.env(ACTION_ENV, serde_json::to_string(&order)?);
+    command.env(ACTION_ENV, serde_json::to_string(&order)?).env(KEY_ENV, &cx.key);
     let outcome = child::run(command, None, cx.deadline, Output::Kept);
     let words = outcome.output.trim_end();
     words.clone_into(&mut cx.said.lock().unwrap_or_else(PoisonError::into_inner));

@@ -58,6 +58,7 @@ pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered
         return Ok(Recovered::Paid(Report::default()));
     }
     let generation = run.journal.take_over(identity::this_process())?;
+    run.journal.set_payer_namespace(identity::pid_namespace())?;
     let report = match pay::pay(&run, generation, options) {
         Err(epilogue_journal::JournalError::Fenced { .. }) => return Ok(Recovered::Busy),
         paid => paid?,
@@ -88,7 +89,7 @@ fn lock(run: &Run, wait: Duration) -> Result<Option<File>, RunError> {
             Err(TryLockError::Error(error)) => return Err(io(error)),
             Err(TryLockError::WouldBlock) => {}
         }
-        let dead = run.process_alive(run.journal.payer()?) == Alive::No;
+        let dead = payer_is_dead(run)?;
         if dead && began.elapsed() >= INHERITED_LOCK {
             // Whoever holds it cannot pay: it has another generation than the one that is taken next.
             return Ok(Some(file));
@@ -98,6 +99,18 @@ fn lock(run: &Run, wait: Duration) -> Result<Option<File>, RunError> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether the last payer is known to be gone: who is of another PID namespace, or has not said of which,
+/// may live, and its lock tells.
+fn payer_is_dead(run: &Run) -> Result<bool, RunError> {
+    let namespace = run.journal.payer_namespace()?;
+    let payer = run.journal.payer()?;
+    // Read again: another may have taken over in between.
+    let same = run.journal.payer_namespace()? == namespace;
+    let of_another_boot = run.meta().boot_id != identity::boot_id();
+    let here = namespace == identity::pid_namespace() && same;
+    Ok(of_another_boot || (here && identity::alive_here(payer) == Alive::No))
 }
 
 /// Every run of a home, recovered: with its directory's name and what came of it.

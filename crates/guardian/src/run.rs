@@ -31,7 +31,7 @@ pub struct Run {
     /// How it is to be paid.
     pub settings: Settings,
     /// Held while this process counts as alive to other PID namespaces.
-    _alive: Option<File>,
+    alive: Option<File>,
 }
 
 /// How a run is to be paid, when its owner cannot say so any more.
@@ -160,7 +160,7 @@ impl Run {
         journal.set_owner(identity::this_process())?;
         journal.rename(&dir.join("journal"))?;
         journal.trust_tail();
-        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, _alive: Some(alive) })
+        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, alive: Some(alive) })
     }
 
     /// Opens a run that is there.
@@ -178,7 +178,7 @@ impl Run {
             .ok()
             .and_then(|json| serde_json::from_slice(&json).ok())
             .unwrap_or_default();
-        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, _alive: None })
+        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, alive: None })
     }
 
     /// Counts as alive from now on, for other PID namespaces.
@@ -191,8 +191,13 @@ impl Run {
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            self._alive = Some(file);
+            self.alive = Some(file);
         }
+    }
+
+    /// What says to other PID namespaces that this process lives, for a child that is to say it too.
+    pub(crate) fn alive_lock(&self) -> Option<&File> {
+        self.alive.as_ref()
     }
 
     /// All runs in a directory, oldest first. What cannot be opened comes with the reason.

@@ -232,6 +232,8 @@ impl Wrap {
         }
         let isolate = self.isolate;
         let journal = Arc::clone(&run.journal);
+        let alive = run.alive_lock().map(std::fs::File::try_clone).transpose()?;
+        let wrapper = std::process::id();
         let name_owner = move || {
             os::set_mask(&mask)?;
             if isolate {
@@ -240,9 +242,16 @@ impl Wrap {
             // By the child itself: were it the parent's to do, a parent killed in between would leave a
             // command that nobody knows to wait for. Three stores.
             let me = ProcessId { pid: std::process::id(), start: 0 };
-            journal.set_owner(me).map_err(|_| io::ErrorKind::Other.into())
+            journal.set_owner(me).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
+            if let Some(alive) = &alive {
+                // For who looks from another PID namespace, where the pid says nothing.
+                os::keep_over_exec(alive.as_fd());
+            }
+            // The wrapper was killed before anybody could wait for the command: it does not begin.
+            if os::parent() == wrapper { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
         };
-        // SAFETY: only stores to a mapping, or writes to a descriptor, and system calls.
+        // SAFETY: only stores to a mapping, or writes to a descriptor, and system calls. An error that is
+        // made of a kind holds no memory.
         unsafe { command.pre_exec(name_owner) };
         Ok(command.spawn()?.id())
     }
@@ -390,8 +399,10 @@ impl Owner {
     }
 
     fn signal(&self, signal: i32) {
-        if let Some(pidfd) = &self.pidfd {
-            let _ = os::signal_by_pidfd(pidfd, signal);
+        match &self.pidfd {
+            Some(pidfd) => drop(os::signal_by_pidfd(pidfd, signal)),
+            // A kernel without pidfds, or one that refuses them.
+            None => os::signal_child(self.pid, signal),
         }
     }
 }

@@ -538,6 +538,8 @@ impl Journal {
     ///
     /// [`JournalError::Io`].
     pub fn take_over(&self, payer: ProcessId) -> Result<Generation, JournalError> {
+        // A pid means nothing without its namespace: until that is told, nobody takes this payer for dead.
+        self.set_payer_namespace(0)?;
         self.set_process(control::PAYER, payer)?;
         loop {
             let word = self.medium().load(control::PHASE).map_err(|e| self.io("reading it", e))?;
@@ -621,6 +623,9 @@ impl Journal {
             && (state.state, state.generation) == (State::Running, mine)
             && self.change(entry.placed(), word, StateWord { state: paid.state(), ..state })?
         {
+            if paid == Paid::Done {
+                self.log.forget(entry.id);
+            }
             return Ok(());
         }
         Err(JournalError::Fenced { ours: generation.0, theirs: self.phase_word()?.generation })
@@ -746,6 +751,25 @@ impl Journal {
     /// [`JournalError::Io`].
     pub fn payer(&self) -> Result<ProcessId, JournalError> {
         self.process(control::PAYER)
+    }
+
+    /// The PID namespace that the pid of the [payer](Journal::payer) is of; 0 when it has not said so.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn payer_namespace(&self) -> Result<u64, JournalError> {
+        self.medium().load(control::PAYER_NAMESPACE).map_err(|source| self.io("reading it", source))
+    }
+
+    /// Says in which PID namespace the payer is: who waits for it there can tell when it is dead.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn set_payer_namespace(&self, namespace: u64) -> Result<(), JournalError> {
+        let told = self.medium().store(control::PAYER_NAMESPACE, namespace);
+        told.map_err(|source| self.io("writing to it", source))
     }
 
     /// How the owner ended, as far as somebody has noted it.

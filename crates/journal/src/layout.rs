@@ -37,8 +37,10 @@ pub(crate) mod control {
     pub(crate) const SEGMENTS: usize = 1040;
     /// The process whose death ends the run: pid, then its start time in clock ticks since boot.
     pub(crate) const OWNER: usize = 1048;
-    /// Who pays at the moment: pid, then start time.
+    /// Who pays at the moment: pid, then start time, then the PID namespace that both are of; 0 while that
+    /// is not known.
     pub(crate) const PAYER: usize = 1056;
+    pub(crate) const PAYER_NAMESPACE: usize = PAYER + 2;
     /// The last scope number given out.
     pub(crate) const SCOPES: usize = 1064;
     /// How the owner ended, if somebody knows: see [`Ended`](crate::Ended).

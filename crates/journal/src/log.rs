@@ -118,6 +118,14 @@ impl<M: Medium> Log<M> {
         self.moved.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id)
     }
 
+    /// A record is over that this process may have moved.
+    pub(crate) fn forget(&self, id: u64) {
+        let mut moved = self.moved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !moved.is_empty() {
+            moved.remove(&id);
+        }
+    }
+
     /// Makes an empty file a log. Position 0 is never given out: an id is never 0.
     pub(crate) fn format(&self) -> Result<(), LogError> {
         self.medium.grow(self.geometry.words(0))?;

@@ -89,3 +89,72 @@ fn capabilities_say_where_the_journal_goes_and_why_not_elsewhere() {
     assert!(json["passed_over"].to_string().contains("/proc/no"), "{json:#}");
     assert!(json["survives_reboot"].is_boolean());
 }
+
+/// The init of a PID namespace, in which `script` runs; it lives on until the child is killed.
+fn in_namespace(rig: &Rig, script: &str) -> std::process::Child {
+    let mut command = rig.command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c"]);
+    command.arg(format!("{script}\nsleep 600"));
+    spawn(command)
+}
+
+#[test]
+fn a_command_of_another_pid_namespace_is_not_paid_for_while_it_lives() {
+    if !crate::rig::root() {
+        return crate::rig::skipped("making a PID namespace needs root");
+    }
+    let rig = Rig::new("namespace");
+    // Wrapper and guardian are killed at one blow, so that neither can begin anything.
+    let mut init = in_namespace(
+        &rig,
+        r#"epilogue run --on-wrapper-death wait -- bash -c 'epilogue tmp -d > note-dir; exec sleep 600' &
+           wrapper=$!
+           until [ -s note-dir ]; do sleep 0.01; done
+           guardian=$(grep -lz '^EPILOGUE_GUARDIAN=' /proc/[0-9]*/environ | cut -d/ -f3)
+           kill -STOP $wrapper; kill -KILL $guardian $wrapper; wait
+           touch note-killed"#,
+    );
+    rig.wait_for("note-killed");
+    wait_until("nobody watches", || guardians(&rig).is_empty());
+    // From above it is seen, under another pid; from beside, by the lock that it holds.
+    let beside = || {
+        let mut command = rig.command("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_epilogue"), "recover"]);
+        crate::rig::Ran(command.output().unwrap())
+    };
+    let above = rig.epilogue(&["recover"]);
+    assert_eq!((above.code(), rig.left().len()), (0, 1), "{}", above.stderr());
+    assert_eq!((beside().code(), rig.left().len()), (0, 1));
+    init.kill().unwrap();
+    init.wait().unwrap();
+    wait_until("the namespace is gone, and its command: then it is paid for", || {
+        assert_eq!(beside().code(), 0);
+        rig.left().is_empty()
+    });
+}
+
+#[test]
+fn what_a_dead_payer_had_started_is_ended_before_its_cleanup_begins_again() {
+    let rig = Rig::new("twice");
+    let cleanup = r#"if [ "$EPILOGUE_ATTEMPT" = 1 ]; then sleep 600 & echo $! > note-sleep; wait; fi
+                     if tr '\0' ' ' < "/proc/$(cat note-sleep)/cmdline" | grep -q sleep; then echo both > note-end; else echo alone > note-end; fi"#;
+    std::fs::write(rig.path("note-cleanup"), cleanup).unwrap();
+    let mut shell = spawn({
+        let mut command = rig.command("bash");
+        command.args(["-c", "epilogue defer --owner $$ -- bash note-cleanup; touch note-ready; sleep 600"]);
+        command
+    });
+    rig.wait_for("note-ready");
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    wait_until("the guardian is at it", || !rig.read("note-sleep").is_empty());
+    let left_over: u32 = rig.read("note-sleep").trim().parse().unwrap();
+    wait_until("it is killed", || {
+        guardians(&rig).into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
+        guardians(&rig).is_empty()
+    });
+    assert!(crate::rig::is_there(left_over), "it outlives who has started it");
+    assert_eq!(rig.epilogue(&["recover"]).code(), 0);
+    assert_eq!(rig.read("note-end"), "alone\n");
+    assert!(!crate::rig::is_there(left_over));
+}

@@ -177,6 +177,9 @@ impl RunCommand {
     }
 }
 
+/// The variable by which a cleanup knows its key, and what it starts is known as its.
+pub(crate) const KEY_ENV: &str = "EPILOGUE_KEY";
+
 /// What a cleanup is told.
 fn about(cx: &ActionCx) -> Vec<(&'static str, String)> {
     let (how, code) = match cx.ended {
@@ -188,7 +191,7 @@ fn about(cx: &ActionCx) -> Vec<(&'static str, String)> {
     let mut about = vec![
         ("EPILOGUE_EXIT", how.to_owned()),
         ("EPILOGUE_ATTEMPT", cx.attempt.to_string()),
-        ("EPILOGUE_KEY", cx.key.clone()),
+        (KEY_ENV, cx.key.clone()),
     ];
     about.extend(code.map(|code| ("EPILOGUE_EXIT_CODE", code.to_string())));
     about

@@ -57,15 +57,39 @@ impl KillMarked {
     }
 
     fn marked(&self) -> Vec<u32> {
-        let entry = format!("{MARK_ENV}={}", self.mark);
-        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        pids.filter_map(|found| found.file_name().to_str()?.parse().ok())
-            .filter(|pid| *pid != std::process::id())
-            .filter(|pid| {
-                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
-            })
-            .collect()
+        carriers(MARK_ENV, &self.mark)
+    }
+}
+
+/// The processes that were started with this in their environment.
+fn carriers(variable: &str, value: &str) -> Vec<u32> {
+    let entry = format!("{variable}={value}");
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|found| found.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id())
+        .filter(|pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+        })
+        .collect()
+}
+
+/// Kills what was started with this in its environment. Returns whether nothing of it is left.
+pub(crate) fn kill_carriers(variable: &str, value: &str) -> bool {
+    let until = std::time::Instant::now() + GRACE;
+    loop {
+        let left = carriers(variable, value);
+        if left.is_empty() || std::time::Instant::now() >= until {
+            return left.is_empty();
+        }
+        let pidfds: Vec<_> = left.into_iter().filter_map(|pid| os::pidfd(pid).ok()).collect();
+        for pidfd in &pidfds {
+            let _ = os::signal_by_pidfd(pidfd, libc::SIGKILL);
+        }
+        for pidfd in &pidfds {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            let _ = os::wait_readable(&[pidfd.as_fd()], Some(left));
+        }
     }
 }
 
