@@ -201,6 +201,10 @@ fn rehearse() {
     let _ = std::fs::remove_dir_all(path);
 }
 
+/// How often a guardian looks by itself. Of a death under a tracer that is stopped nobody wakes it, and the
+/// owner is gone all the same.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Until the owner is gone, and the wrapper that would pay after it.
 fn watch(run: Run, signals: &OwnedFd) -> u8 {
     loop {
@@ -209,14 +213,10 @@ fn watch(run: Run, signals: &OwnedFd) -> u8 {
         let (owner_fd, wrapper_fd) = match watched {
             (Ok(None), Ok(None)) => return pay(run),
             (Ok(owner), Ok(wrapper)) => (owner, wrapper),
-            // No pidfds here: looked at now and then.
-            _ => {
-                std::thread::sleep(Duration::from_millis(20));
-                if run.alive().is_ok_and(|alive| alive == Alive::No) {
-                    return pay(run);
-                }
-                continue;
-            }
+            _ => match without_pidfds(&run, signals) {
+                Some(code) => return code,
+                None => return pay(run),
+            },
         };
         if let (Some(owner_fd), None) = (&owner_fd, &wrapper_fd)
             && wrapper.pid != 0
@@ -231,7 +231,7 @@ fn watch(run: Run, signals: &OwnedFd) -> u8 {
         let fds: Vec<_> =
             [Some(signals), owner_fd.as_ref(), wrapper_fd.as_ref()].into_iter().flatten().collect();
         let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-        let Ok(ready) = os::wait_readable(&borrowed, None) else { return 1 };
+        let Ok(ready) = os::wait_readable(&borrowed, Some(LOOK)) else { return 1 };
         // The owner may be another by now: a wrapper names itself until its command has done so. Who is
         // gone is decided above, by what the journal says at that moment.
         let same = run.journal.owner().is_ok_and(|now| now == owner);
@@ -243,6 +243,35 @@ fn watch(run: Run, signals: &OwnedFd) -> u8 {
         if told && !owes(&run) {
             return 0;
         }
+    }
+}
+
+/// The same on a kernel that has no pidfds, or refuses them: looked at now and then. `None`: it is time to
+/// pay.
+fn without_pidfds(run: &Run, signals: &OwnedFd) -> Option<u8> {
+    let mut told: Option<Instant> = None;
+    loop {
+        let (Ok(owner), Ok(wrapper)) = (run.journal.owner(), run.journal.wrapper()) else { return Some(1) };
+        match (run.process_alive(owner), run.process_alive(wrapper)) {
+            (Alive::No, Alive::No) => return None,
+            (Alive::Yes, Alive::No)
+                if wrapper.pid != 0 && run.settings.on_wrapper_death == OnWrapperDeath::Term =>
+            {
+                let since = told.get_or_insert_with(|| {
+                    os::signal_pid(owner.pid, libc::SIGTERM);
+                    Instant::now()
+                });
+                if since.elapsed() >= AFTER_TERM {
+                    os::signal_pid(owner.pid, libc::SIGKILL);
+                }
+            }
+            _ => {}
+        }
+        let left = os::take_signals(signals).iter().any(|taken| taken.signal == libc::SIGTERM) && !owes(run);
+        if left || is_over(run) {
+            return Some(0);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -33,7 +33,8 @@ pub fn this_process() -> ProcessId {
     *me
 }
 
-/// When a process started, in clock ticks since boot. `None`: there is none, or only its remains.
+/// When a process started, in clock ticks since boot, whatever the time namespace of who asks. `None`:
+/// there is none, or only its remains.
 pub fn start_of(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, so the fields are counted from its closing bracket.
@@ -42,7 +43,27 @@ pub fn start_of(pid: u32) -> Option<u64> {
     if matches!(state, "Z" | "X") && threads(pid) <= 1 {
         return None;
     }
-    fields.get(19)?.parse().ok()
+    fields.get(19)?.parse::<u64>().ok()?.checked_add_signed(-time_offset())
+}
+
+/// How much later the clock since boot is here than on the machine, in clock ticks: a time namespace may
+/// set it, and start times are told by it.
+fn time_offset() -> i64 {
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    *OFFSET.get_or_init(|| {
+        let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        let boot = offsets.lines().find_map(|line| line.strip_prefix("boottime"));
+        let mut numbers = boot.unwrap_or_default().split_whitespace().map(str::parse::<i64>);
+        let (Some(Ok(seconds)), Some(Ok(nanos))) = (numbers.next(), numbers.next()) else { return 0 };
+        let ticks = i64::try_from(os::clock_ticks()).unwrap_or(100);
+        seconds.saturating_mul(ticks).saturating_add(nanos.saturating_mul(ticks) / 1_000_000_000)
+    })
+}
+
+/// Whether two start times are of one process. Where the clock is offset by parts of a tick, each is
+/// rounded another way.
+pub(crate) fn same_start(one: u64, other: u64) -> bool {
+    one.abs_diff(other) <= u64::from(time_offset() != 0)
 }
 
 /// A process whose first thread has ended shows as a zombie while others run on.
@@ -87,7 +108,7 @@ pub(crate) fn alive_here(process: ProcessId) -> Alive {
     match start_of(process.pid) {
         None => Alive::No,
         // Its start was not known when it was named: whoever has the pid may be it.
-        Some(start) if process.start == 0 || start == process.start => Alive::Yes,
+        Some(start) if process.start == 0 || same_start(start, process.start) => Alive::Yes,
         Some(_) => Alive::No,
     }
 }
@@ -99,7 +120,9 @@ fn is_seen_in(namespace: u64, process: ProcessId) -> bool {
     let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.any(|pid| {
         let inside = fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|found| found.ino() == namespace);
-        inside && innermost_pid(pid) == Some(process.pid) && start_of(pid) == Some(process.start)
+        inside
+            && innermost_pid(pid) == Some(process.pid)
+            && start_of(pid).is_some_and(|start| same_start(start, process.start))
     })
 }
 
@@ -128,14 +151,6 @@ pub(crate) fn watch(meta: &Meta, process: ProcessId) -> io::Result<Option<OwnedF
     }
 }
 
-/// How long the machine has been up, in clock ticks: the scale of start times.
-pub fn uptime_ticks() -> Option<u64> {
-    let uptime = fs::read_to_string("/proc/uptime").ok()?;
-    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    // Far below 2^53.
-    Some((seconds * os::clock_ticks() as f64) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +165,6 @@ mod tests {
         assert_eq!(alive(&meta, ProcessId { start: 0, ..me }), Alive::Yes);
         assert_eq!(alive(&meta, ProcessId::default()), Alive::No);
         assert!(start_of(1).is_some() && parent_of(me.pid).is_some());
-        assert!(uptime_ticks().unwrap() >= me.start);
     }
 
     #[test]

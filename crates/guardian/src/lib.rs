@@ -56,7 +56,7 @@ pub use child::Output;
 pub use environment::{Captured, capture, current_hash};
 pub use guard::Guardian;
 pub use home::{Home, HomeError, STATE_ENV};
-pub use identity::{Alive, alive, boot_id, parent_of, pid_namespace, start_of, this_process, uptime_ticks};
+pub use identity::{Alive, alive, boot_id, parent_of, pid_namespace, start_of, this_process};
 pub use log::{Attempt, Past, attempts, ended_words, past, signal_name};
 pub use os::{effective_uid, is_set_uid};
 pub use pay::{About, Item, Options, Report, Runner, describe, pay, pay_store, run_here};

@@ -332,8 +332,9 @@ pub(crate) fn parent() -> u32 {
     u32::try_from(unsafe { libc::getppid() }).unwrap_or(0)
 }
 
-/// Sends a signal to a child that nobody has collected yet, so that its pid is still its own.
-pub(crate) fn signal_child(pid: u32, signal: i32) {
+/// Sends a signal to whoever has a pid: to a child that nobody has collected yet, or, on a kernel without
+/// pidfds, to a process that was there a moment ago.
+pub(crate) fn signal_pid(pid: u32, signal: i32) {
     if let Ok(pid) = libc::pid_t::try_from(pid) {
         // SAFETY: no memory is passed.
         unsafe { libc::kill(pid, signal) };

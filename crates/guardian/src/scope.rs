@@ -51,7 +51,8 @@ impl ScopeRef {
                 let here = run.meta().pid_namespace == identity::pid_namespace()
                     && run.meta().boot_id == identity::boot_id();
                 let is = |process: epilogue_journal::ProcessId| {
-                    process.pid == parent && (process.start == 0 || Some(process.start) == start)
+                    let same = |start| process.start == 0 || identity::same_start(process.start, start);
+                    process.pid == parent && start.is_some_and(same)
                 };
                 here && (run.journal.owner().is_ok_and(is) || run.journal.wrapper().is_ok_and(is))
             };

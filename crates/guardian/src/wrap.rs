@@ -402,7 +402,7 @@ impl Owner {
         match &self.pidfd {
             Some(pidfd) => drop(os::signal_by_pidfd(pidfd, signal)),
             // A kernel without pidfds, or one that refuses them.
-            None => os::signal_child(self.pid, signal),
+            None => os::signal_pid(self.pid, signal),
         }
     }
 }

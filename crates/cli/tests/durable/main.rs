@@ -3,6 +3,7 @@
 mod kills;
 mod machine;
 mod operators;
+mod reach;
 mod refused;
 mod rig;
 mod scopes;

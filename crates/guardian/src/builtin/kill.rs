@@ -138,7 +138,7 @@ impl KillGroup {
     }
 
     fn is_there(self) -> bool {
-        identity::start_of(self.pid) == Some(self.start)
+        identity::start_of(self.pid).is_some_and(|start| identity::same_start(start, self.start))
     }
 
     fn signal(self, pidfd: &std::os::fd::OwnedFd, signal: i32) -> std::io::Result<()> {
