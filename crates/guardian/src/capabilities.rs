@@ -48,6 +48,7 @@ pub fn capabilities(named: Option<&std::path::Path>) -> Result<Capabilities, Hom
     let cgroup = cgroup();
     let oom_kills_group = cgroup.as_deref().and_then(oom_group);
     let in_container = in_container();
+    let crowded = home.warning();
     let mut found = Capabilities {
         journal: format!("{} ({})", home.path.display(), home.from),
         passed_over: home
@@ -63,7 +64,7 @@ pub fn capabilities(named: Option<&std::path::Path>) -> Result<Capabilities, Hom
         cgroup,
         oom_kills_group,
         supervisor: supervisor(),
-        advice: Vec::new(),
+        advice: crowded.into_iter().collect(),
     };
     found.advise();
     Ok(found)
@@ -71,7 +72,7 @@ pub fn capabilities(named: Option<&std::path::Path>) -> Result<Capabilities, Hom
 
 impl Capabilities {
     fn advise(&mut self) {
-        let mut advice = Vec::new();
+        let mut advice = std::mem::take(&mut self.advice);
         if !self.survives_reboot {
             advice.push("the journal is in memory: name a directory on disk with EPILOGUE_STATE_DIR".into());
         }

@@ -27,6 +27,11 @@ pub struct Home {
     pub passed_over: Vec<(PathBuf, String)>,
 }
 
+/// The most that the journals of a user may hold, in MiB: then no run is begun any more.
+pub(crate) const MAX_MIB: u64 = 256;
+/// From here on whoever begins a run is warned.
+const MANY_MIB: u64 = 64;
+
 /// Why there is no place for runs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,6 +63,25 @@ struct Candidate {
 }
 
 impl Home {
+    /// What the journals in it hold together, in MiB.
+    pub fn mib(&self) -> u64 {
+        let runs = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let journals = runs.filter_map(|run| fs::metadata(run.path().join("journal")).ok());
+        journals.map(|found| found.len()).sum::<u64>() >> 20
+    }
+
+    /// A warning, where so much is kept that soon nothing more can be registered.
+    pub fn warning(&self) -> Option<String> {
+        let mib = self.mib();
+        (mib >= MANY_MIB).then(|| {
+            format!(
+                "{} holds {mib} MiB of journals, and at {MAX_MIB} MiB no run can begin: see 'epilogue pending \
+                 list', and 'epilogue recover'",
+                self.path.display()
+            )
+        })
+    }
+
     /// Finds the directory, and makes it if it is not there.
     ///
     /// In this order: `named`; `EPILOGUE_STATE_DIR`; `STATE_DIRECTORY`, which systemd sets; for root

@@ -113,9 +113,6 @@ pub enum RunError {
     Journal(#[from] JournalError),
 }
 
-/// The most that all runs of a user may hold, in MiB.
-const HOME_MAX_MIB: u64 = 256;
-
 impl Run {
     /// Makes a run whose owner is this process.
     ///
@@ -123,9 +120,9 @@ impl Run {
     ///
     /// [`RunError`]; then nothing is left of it.
     pub fn create(home: &Home, new: NewRun) -> Result<Run, RunError> {
-        let mib = size_mib(&home.path);
-        if mib >= HOME_MAX_MIB {
-            return Err(RunError::Full { path: home.path.clone(), mib, limit: HOME_MAX_MIB });
+        let mib = home.mib();
+        if mib >= home::MAX_MIB {
+            return Err(RunError::Full { path: home.path.clone(), mib, limit: home::MAX_MIB });
         }
         let dir = home.path.join(unique());
         let io = |doing| move |source| RunError::Io { path: home.path.clone(), doing, source };
@@ -307,13 +304,6 @@ pub(crate) fn private(path: &Path) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-}
-
-fn size_mib(home: &Path) -> u64 {
-    let runs = fs::read_dir(home).into_iter().flatten().flatten();
-    let bytes: u64 =
-        runs.filter_map(|run| fs::metadata(run.path().join("journal")).ok()).map(|found| found.len()).sum();
-    bytes >> 20
 }
 
 /// A name that nobody has and nobody guesses.

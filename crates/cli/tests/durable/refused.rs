@@ -137,3 +137,26 @@ fn a_full_disk_registers_nothing_says_so_and_loses_nothing() {
     assert!(error.contains("nothing was registered") && error.contains("No space left"), "{error}");
     assert_eq!(rig.read("note-paid").trim(), "paid", "what was on record is paid");
 }
+
+#[test]
+fn many_mebibytes_of_journals_are_warned_of_and_too_many_refused() {
+    let rig = Rig::new("many");
+    assert_eq!(rig.run(&[], "true").code(), 0);
+    let other = rig.state().join("another");
+    std::fs::create_dir(&other).unwrap();
+    let journal = std::fs::File::create(other.join("journal")).unwrap();
+    let ran_at = |mib: u64| {
+        journal.set_len(mib << 20).unwrap();
+        rig.run(&[], "touch note-ran")
+    };
+    assert_eq!(ran_at(63).stderr(), "");
+    let warned = ran_at(70);
+    assert_eq!(warned.code(), 0);
+    assert!(warned.stderr().contains("holds 70 MiB of journals, and at 256 MiB"), "{}", warned.stderr());
+    assert!(rig.epilogue(&["capabilities"]).stdout().contains("note: "), "also there");
+    std::fs::remove_file(rig.path("note-ran")).unwrap();
+    let refused = ran_at(256);
+    assert_eq!(refused.code(), 125, "{}", refused.stderr());
+    assert!(refused.stderr().contains("256 MiB is the limit"), "{}", refused.stderr());
+    assert!(!rig.path("note-ran").exists());
+}
