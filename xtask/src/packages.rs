@@ -3,12 +3,14 @@
 use std::process::Command;
 
 /// A program, the package it is in, and what for.
-const NEEDED: [(&str, &str, &str); 6] = [
+const NEEDED: [(&str, &str, &str); 8] = [
     ("chromium", "chromium", "takes the screenshots of the HTML report"),
     ("python3", "python3", "is the server that nobody here wrote"),
     ("redis-server", "redis-server", "holds the locks that are released"),
     ("initdb", "postgresql", "is what several machines share"),
     ("ip", "iproute2", "makes the network that is cut"),
+    ("openssl", "openssl", "makes the certificates of a server"),
+    ("make", "make", "has a job server that must pass through"),
     ("strace", "strace", "kills at every system call"),
 ];
 
