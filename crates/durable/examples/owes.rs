@@ -79,6 +79,14 @@ fn main() -> std::process::ExitCode {
         },
         "acks" => acks(&dir),
         "mounted" => mounted(&dir),
+        "runs-again" => {
+            scope(|s| {
+                let owed = s.durable(Unmount { dir: dir.clone() }).expect("registered");
+                let error = owed.run_now().expect_err("nobody has allowed it yet");
+                std::fs::write(dir.join("allowed"), "").expect("allowed");
+                println!("{error}; then {:?} and {:?}", owed.run_now(), owed.run_now());
+            });
+        }
         "loops" => loops(&dir),
         "collects-no-children" => {
             // SAFETY: a plain call on valid arguments. Some daemons do it, to have no zombies.

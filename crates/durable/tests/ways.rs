@@ -184,3 +184,12 @@ fn where_sigchld_is_ignored_a_command_is_still_judged_by_how_it_ended() {
     }
     rig.guardians().into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
 }
+
+#[test]
+fn one_that_failed_early_can_be_tried_again_and_then_runs_no_more() {
+    let rig = Rig::new("runs-again");
+    let output = rig.command("runs-again").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.ends_with("it stays on record; then Ok(true) and Ok(false)\n"), "{output:?}");
+    rig.wait_paid();
+}

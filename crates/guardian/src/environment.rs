@@ -201,3 +201,31 @@ pub(crate) fn in_memory(path: &std::path::Path) -> bool {
     on.max_by_key(|(at, _)| at.components().count())
         .is_some_and(|(_, kind)| kind == "tmpfs" || kind == "ramfs")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn values_are_kept_only_where_nobody_else_can_put_others() {
+        let scratch = std::env::temp_dir().join(format!("epilogue-environment-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&scratch);
+        let variables = Variables::from([("TOKEN".into(), "secret".into())]);
+        let place = scratch.join("place");
+        keep_in(&place.join("run"), "hash", &variables).unwrap();
+        assert_eq!(fs::metadata(place.join("run/hash")).unwrap().permissions().mode() & 0o777, 0o600);
+        for (dir, mode) in [("place", 0o777), ("place", 0o720), ("place/run", 0o702)] {
+            fs::set_permissions(scratch.join(dir), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = keep_in(&place.join("run"), "another", &variables);
+            assert!(refused.is_err() && !place.join("run/another").exists(), "{dir} {mode:o}");
+            fs::set_permissions(scratch.join(dir), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        fs::remove_dir_all(&place).unwrap();
+        fs::create_dir(scratch.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(scratch.join("elsewhere"), &place).unwrap();
+        assert!(keep_in(&place.join("run"), "hash", &variables).is_err(), "a link that somebody may turn");
+        fs::remove_dir_all(&scratch).unwrap();
+    }
+}

@@ -70,6 +70,29 @@ fn who_was_replaced_can_register_begin_and_finish_nothing() {
 }
 
 #[test]
+fn a_lease_that_was_lost_once_is_never_renewed_again() {
+    let server = postgres("lost");
+    let address = server.address("127.0.0.1");
+    let owner = SharedStore::own(&address, "cut-off", SHORT).unwrap();
+    owner.register(&record(b"a")).unwrap();
+    // Somebody holds the row, so that no renewal comes through, as behind a cut cable.
+    let mut client = ::postgres::Client::connect(&address, ::postgres::NoTls).unwrap();
+    let mut held = client.transaction().unwrap();
+    held.execute("SELECT 1 FROM epilogue_owners WHERE owner = 'cut-off' FOR UPDATE", &[]).unwrap();
+    wait_until("it knows that its lease may be over", || !owner.is_held());
+    held.commit().unwrap();
+    // It has stopped its work: were it renewed now, nobody could ever pay what it owes.
+    let mut claimed = None;
+    wait_until("another has it", || {
+        assert!(!owner.is_held());
+        claimed = SharedStore::claim(&address, "payer", LONG).unwrap();
+        claimed.is_some()
+    });
+    let late = owner.register(&record(b"late"));
+    assert!(matches!(late, Err(JournalError::TooLate | JournalError::LeaseLost)), "{late:?}");
+}
+
+#[test]
 fn two_payers_at_once_share_the_dead_between_them() {
     let server = postgres("share");
     let address = server.address("127.0.0.1");

@@ -874,6 +874,14 @@ impl Journal {
         let moved = oldest.map_or(Ok(false), |entry| self.log.relocate(entry, amends));
         moved.map(drop).map_err(|error| self.failed("moving", error))
     }
+
+    /// The same, with something that happens between the reading of the record and its move.
+    pub(crate) fn move_after_for_test(&self, meanwhile: impl FnOnce()) -> bool {
+        let amends = self.log.amends().unwrap();
+        let entry = self.scan().unwrap().open().next().cloned().unwrap();
+        meanwhile();
+        self.log.relocate(&entry, amends).unwrap()
+    }
 }
 
 impl std::fmt::Debug for Journal {

@@ -177,6 +177,30 @@ fn any_number_of_short_lives_take_the_room_of_a_few_and_the_long_ones_stay() {
 }
 
 #[test]
+fn what_is_amended_while_it_is_moved_has_its_newest_amendment_afterwards() {
+    each_way(|dir, journal| {
+        let first = journal.register(&record(b"a", Tier::Process)).unwrap();
+        journal.amend(first.id(), 0, b"one").unwrap();
+        let other = dir.reopened();
+        assert!(journal.move_after_for_test(|| other.amend(first.id(), 0, b"two").unwrap()));
+        let entry = journal.entry(first.id()).unwrap();
+        assert_eq!(entry.amendment.as_deref(), Some(b"two".as_slice()));
+        assert_ne!(entry.lsn, first.id(), "it lies elsewhere");
+        // One that had none when it was read is not moved without the one it has now.
+        journal.disarm(first).unwrap();
+        let second = journal.register(&record(b"b", Tier::Process)).unwrap();
+        let moved = journal.move_after_for_test(|| other.amend(second.id(), 0, b"three").unwrap());
+        let entry = dir.reopened().entry(second.id()).unwrap();
+        assert_eq!((moved, entry.amendment.as_deref()), (false, Some(b"three".as_slice())));
+        // Nor one that was disarmed, or begun.
+        assert!(
+            !journal.move_after_for_test(|| assert_eq!(journal.disarm(second).unwrap(), Disarm::Disarmed))
+        );
+        assert_eq!(journal.scan().unwrap().open().count(), 0);
+    });
+}
+
+#[test]
 fn writers_on_many_threads_and_openings_lose_nothing_and_share_one_order() {
     each_way(|dir, journal| {
         let turns = if journal.is_mapped() { 5_000_u64 } else { 60 };
