@@ -80,14 +80,19 @@ fn a_lease_that_was_lost_once_is_never_renewed_again() {
     let mut held = client.transaction().unwrap();
     held.execute("SELECT 1 FROM epilogue_owners WHERE owner = 'cut-off' FOR UPDATE", &[]).unwrap();
     wait_until("it knows that its lease may be over", || !owner.is_held());
+    // And every attempt that began before that is over.
+    let long = "SELECT lease_until + interval '1 s' < clock_timestamp() FROM epilogue_owners
+                WHERE owner = 'cut-off'";
+    wait_until("the database says so too", || held.query_one(long, &[]).unwrap().get(0));
     held.commit().unwrap();
-    // It has stopped its work: were it renewed now, nobody could ever pay what it owes.
-    let mut claimed = None;
-    wait_until("another has it", || {
-        assert!(!owner.is_held());
-        claimed = SharedStore::claim(&address, "payer", LONG).unwrap();
-        claimed.is_some()
-    });
+    // It has stopped its work: were the lease renewed now, nobody could ever pay what it owes. Watched for
+    // several times as long as a renewal takes to come.
+    for _ in 0..20 {
+        let over = "SELECT lease_until < now() FROM epilogue_owners WHERE owner = 'cut-off'";
+        assert!(client.query_one(over, &[]).unwrap().get::<_, bool>(0) && !owner.is_held());
+        std::thread::sleep(SHORT / 10);
+    }
+    assert!(SharedStore::claim(&address, "payer", LONG).unwrap().is_some());
     let late = owner.register(&record(b"late"));
     assert!(matches!(late, Err(JournalError::TooLate | JournalError::LeaseLost)), "{late:?}");
 }
