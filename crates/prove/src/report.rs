@@ -140,11 +140,13 @@ pub struct CleanupsReport {
     pub registered: u64,
     /// Ran.
     pub run: u64,
+    /// Ran when the program was gone: durable cleanups, by whoever pays for the dead.
+    pub run_later: u64,
     /// Did not.
     pub pending: u64,
     /// Ran, and failed or panicked.
     pub failed: u64,
-    /// The names of what did not run, newest first.
+    /// The names of what the program itself did not run, newest first.
     pub owed: Vec<String>,
 }
 
@@ -296,6 +298,7 @@ impl Row {
             cleanups: seen.cleanups.map(|cleanups| CleanupsReport {
                 registered: cleanups.registered,
                 run: cleanups.run,
+                run_later: cleanups.run_later,
                 pending: cleanups.pending,
                 failed: cleanups.failed,
                 owed: cleanups.owed,

@@ -92,10 +92,20 @@ pub(crate) struct Ledger {
 pub(crate) struct Cleanups {
     pub(crate) registered: u64,
     pub(crate) run: u64,
+    /// Ran when the program was gone: they were durable.
+    pub(crate) run_later: u64,
     pub(crate) pending: u64,
     pub(crate) failed: u64,
     /// The names of what is pending, newest first.
     pub(crate) owed: Vec<String>,
+}
+
+impl Cleanups {
+    fn paid_later(&mut self, count: u64) {
+        // Never more than what was open: a cleanup may have run, and died before it said so.
+        self.run_later = count.min(self.pending);
+        self.pending -= self.run_later;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +207,9 @@ pub(crate) async fn run(
     }
     seen.cleanups = cleanups(&process, began_ns, &mut seen.events);
     seen.leaks = leaks(&process, watch.as_deref(), &before, address.port()).await;
+    if let Some(cleanups) = &mut seen.cleanups {
+        cleanups.paid_later(process.paid_after_death());
+    }
     // The row's own directory has a random name and is gone when this is read.
     let dir = place.dir.display().to_string();
     for leak in &mut seen.leaks {
@@ -299,6 +312,7 @@ fn cleanups(process: &Running, began_ns: u64, events: &mut Vec<(i64, String)>) -
     Some(Cleanups {
         registered,
         run,
+        run_later: 0,
         pending: registered.saturating_sub(run),
         failed: ring.totals.failed + ring.totals.panicked,
         owed,

@@ -238,6 +238,12 @@ impl Running {
         })
     }
 
+    /// How many durable cleanups ran after the death of the program that owed them.
+    pub(crate) fn paid_after_death(&self) -> u64 {
+        let paid = epilogue_guardian::past(&self.place.state());
+        paid.iter().map(|past| past.ran as u64).sum()
+    }
+
     /// What the program recorded of its cleanups, if it is one that does.
     pub(crate) fn ring(&self) -> Option<epilogue_observe::Snapshot> {
         epilogue_observe::Snapshot::read(&self.place.ring(self.start)).ok()

@@ -71,11 +71,11 @@ pub fn summary(report: &Report, paint: Paint) -> String {
         let known = target.rows.iter().filter(|row| row.known.is_some()).count();
         let tried = target.rows.len() - of(Verdict::Skipped);
         let writes: u32 = target.rows.iter().filter_map(|row| row.ledger.as_ref()).map(|l| l.lost).sum();
-        let (cleanups, registered) = target
+        let (cleanups, later, registered) = target
             .rows
             .iter()
             .filter_map(|row| row.cleanups.as_ref())
-            .fold((0, 0), |(run, all), c| (run + c.run, all + c.registered));
+            .fold((0, 0, 0), |(run, later, all), c| (run + c.run, later + c.run_later, all + c.registered));
         let mut line = format!(
             "{} of {tried} ways out as expected; lost {} requests{} and {writes} acknowledged writes; left {} things behind{}",
             of(Verdict::Pass),
@@ -85,7 +85,10 @@ pub fn summary(report: &Report, paint: Paint) -> String {
             rows_with(target, |row| !row.leaks.is_empty()),
         );
         if registered > 0 {
-            let _ = write!(line, "; ran {cleanups} of {registered} cleanups");
+            let _ = write!(line, "; ran {} of {registered} cleanups", cleanups + later);
+            if later > 0 {
+                let _ = write!(line, ", {later} of them when it was dead");
+            }
         }
         if known > 0 {
             let _ = write!(line, "; {known} known to fail");
@@ -175,7 +178,10 @@ impl Cells {
             ),
             cleanups: row.cleanups.as_ref().map_or_else(
                 || NOT_EXERCISED.to_owned(),
-                |cleanups| format!("{}/{}", cleanups.run, cleanups.registered),
+                |cleanups| match cleanups.run_later {
+                    0 => format!("{}/{}", cleanups.run, cleanups.registered),
+                    later => format!("{}+{later}/{}", cleanups.run, cleanups.registered),
+                },
             ),
             leaks: row.leaks.len().to_string(),
             restart,
@@ -227,6 +233,9 @@ fn footnotes(target: &TargetReport) -> Vec<String> {
             "r: some of the others were closed before a byte of the request had arrived: safe to send again, not lost"
                 .into(),
         );
+    }
+    if target.rows.iter().any(|row| row.cleanups.as_ref().is_some_and(|cleanups| cleanups.run_later > 0)) {
+        notes.push("cleanups +n: so many were durable, and ran when the program was dead".into());
     }
     notes
 }
