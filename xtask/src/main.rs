@@ -35,6 +35,14 @@ enum Chore {
     Model,
     /// What threads share, in every order that loom can find
     Loom,
+    /// Arbitrary bytes for what is read back from disk, guided by coverage, under AddressSanitizer
+    ///
+    /// Needs a nightly toolchain and a C++ compiler. What it finds is kept in fuzz/artifacts.
+    Fuzz {
+        /// How long each of the two programs runs
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        seconds: u64,
+    },
     /// The crates with `unsafe` of their own, under AddressSanitizer and ThreadSanitizer
     ///
     /// Needs a nightly toolchain.
@@ -71,6 +79,7 @@ fn main() -> ExitCode {
         Chore::Bench { what: Bench::Journal { write } } => bench::journal(write),
         Chore::Model => steps::model(),
         Chore::Loom => steps::loom(),
+        Chore::Fuzz { seconds } => steps::fuzz(seconds),
         Chore::Sanitize => steps::sanitize(),
     };
     match done {

@@ -56,6 +56,30 @@ pub(crate) fn loom() -> Result<(), String> {
     step("loom", models)
 }
 
+/// What `cargo fuzz` would do, without having to install it.
+pub(crate) fn fuzz(seconds: u64) -> Result<(), String> {
+    const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+         -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Zsanitizer=address --cfg fuzzing";
+    for target in ["journal", "calls"] {
+        let corpus = format!("fuzz/corpus/{target}");
+        std::fs::create_dir_all(&corpus).map_err(|error| format!("{corpus}: {error}"))?;
+        std::fs::create_dir_all("fuzz/artifacts").map_err(|error| format!("fuzz/artifacts: {error}"))?;
+        let mut run = Command::new("cargo");
+        run.args(["+nightly", "run", "--release", "--manifest-path", "fuzz/Cargo.toml", "--bin", target])
+            .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir", "target/fuzz", "--", &corpus])
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-artifact_prefix=fuzz/artifacts/{target}-"))
+            .args(["-print_final_stats=1", "-use_value_profile=1", "-timeout=10"])
+            .env("RUSTFLAGS", COVERAGE)
+            .env("ASAN_OPTIONS", "detect_leaks=0")
+            .env_remove("CARGO")
+            .env_remove("RUSTUP_TOOLCHAIN");
+        step(&format!("fuzzing {target}"), run)?;
+    }
+    Ok(())
+}
+
 /// The tests of the crates with `unsafe` of their own, under both sanitizers.
 pub(crate) fn sanitize() -> Result<(), String> {
     let suppressions = concat!("suppressions=", env!("CARGO_MANIFEST_DIR"), "/tsan.supp");
