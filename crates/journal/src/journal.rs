@@ -53,7 +53,8 @@ pub enum Ended {
 /// What is to be registered.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// The scope that owes it, from [`Journal::new_scope`]; 1 is that of the whole run.
+    /// The scope that owes it: 1 is that of the whole run, others are from [`Journal::new_scope`], or
+    /// numbers of the owner's own that no other of its scopes has, of 2⁴⁰ and more.
     pub scope: u64,
     /// Now, in milliseconds since 1970. A journal does not read clocks.
     pub time_ms: u64,
