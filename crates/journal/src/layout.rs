@@ -82,6 +82,12 @@ impl Geometry {
         self.place(segments)
     }
 
+    /// The first position that there is not: the directory holds numbers of segments in 32 bits. At a
+    /// million records a second that is a hundred days.
+    pub(crate) fn positions(self) -> u64 {
+        u64::from(u32::MAX - 1) << self.slots_log2
+    }
+
     pub(crate) fn segment_of(self, lsn: u64) -> u64 {
         lsn >> self.slots_log2
     }

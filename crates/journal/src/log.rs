@@ -158,7 +158,10 @@ impl<M: Medium> Log<M> {
     pub(crate) fn reserve(&self, slots: u64) -> Result<Placed, LogError> {
         loop {
             let lsn = self.medium.add(control::TAIL, slots)?;
-            let end = lsn + slots;
+            let end = lsn.wrapping_add(slots);
+            if end < lsn || end > self.geometry.positions() {
+                return Err(self.give_back(lsn, end, LogError::Full));
+            }
             let segment = self.geometry.segment_of(lsn);
             if segment == self.geometry.segment_of(end - 1) {
                 match self.place_of(segment) {

@@ -149,8 +149,12 @@ impl<M: Medium> Log<M> {
     /// Slots in a segment for copies. Under the lock.
     fn reserve_copy(&self, slots: u64) -> Result<Placed, LogError> {
         let (mut next, end) = (self.medium.load(control::COPY_NEXT)?, self.medium.load(control::COPY_END)?);
-        if end - next < slots {
-            self.skip_under_lock(next, end)?;
+        // Words of the file, which may say anything: what is not within one segment is not believed.
+        let within = next <= end && end - next <= self.geometry.slots() && end <= self.geometry.positions();
+        if !within || end - next < slots {
+            if within {
+                self.skip_under_lock(next, end)?;
+            }
             next = self.claim_segment()?;
             self.medium.store(control::COPY_END, next + self.geometry.slots())?;
         }
@@ -163,6 +167,9 @@ impl<M: Medium> Log<M> {
     fn claim_segment(&self) -> Result<u64, LogError> {
         loop {
             let tail = self.medium.load(control::TAIL)?;
+            if tail >= self.geometry.positions() - 2 * self.geometry.slots() {
+                return Err(LogError::Full);
+            }
             let first = (self.geometry.segment_of(tail) + 1) << self.geometry.slots_log2;
             // Before it is claimed: without a place there is nothing to claim.
             self.place_under_lock(self.geometry.segment_of(first))?;

@@ -140,7 +140,7 @@ impl Medium for std::sync::Arc<Faulty> {
     fn add(&self, at: usize, more: u64) -> io::Result<u64> {
         let mut state = self.step()?;
         let before = state.words[at];
-        state.set(at, before + more);
+        state.set(at, before.wrapping_add(more));
         Ok(before)
     }
 

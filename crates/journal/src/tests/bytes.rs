@@ -78,6 +78,25 @@ fn a_file_of_rubbish_is_refused_in_words() {
 }
 
 #[test]
+fn beyond_the_last_position_a_journal_is_full() {
+    let meta = meta(Tier::Process);
+    let (journal, medium) = fresh(&meta);
+    let owed = journal.register(&record(b"owed", Tier::Process)).unwrap();
+    let last = meta.geometry().positions();
+    for tail in [last - 1, last, u64::MAX - 1, u64::MAX] {
+        let mut words = medium.after_kill();
+        words[crate::layout::control::TAIL] = tail;
+        let later = found(&meta, words);
+        // It takes three slots.
+        let error = later.register(&record(&[0; 300], Tier::Process)).unwrap_err();
+        assert!(matches!(error, JournalError::Full { .. }), "{tail}: {error}");
+        assert!(matches!(later.amend(owed.id(), 0, &[0; 300]), Err(JournalError::Full { .. })));
+        assert_eq!(later.scan().unwrap().open().count(), 1);
+        assert_eq!(later.disarm_id(owed.id()).unwrap(), Disarm::Disarmed);
+    }
+}
+
+#[test]
 fn the_medium_for_tests_keeps_what_a_file_would() {
     let meta = meta(Tier::Power);
     let (journal, medium) = fresh(&meta);
