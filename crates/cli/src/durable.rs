@@ -14,9 +14,16 @@ pub(crate) mod tmp;
 
 use std::io::Write;
 
-/// Prints a line on stdout. A reader that has gone (`| head`) has seen what it wanted.
+/// Prints a line on stdout. A reader that has gone (`| head`) has seen what it wanted; a full disk has not
+/// taken what somebody relies on.
 fn print(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            say(format_args!("epilogue: stdout: {error}"));
+            std::process::exit(status::IO.into());
+        }
+        _ => {}
+    }
 }
 
 /// Prints a line on stderr. A closed stderr leaves nobody to tell.

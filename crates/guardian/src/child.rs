@@ -38,8 +38,9 @@ pub(crate) fn run(mut command: Command, umask: Option<u32>, deadline: Instant, o
         Output::Stderr => {
             let stderr = || io::stderr().as_fd().try_clone_to_owned();
             match (stderr(), stderr()) {
-                (Ok(one), Ok(two)) => command.stdout(one).stderr(two),
-                // Closed: nobody reads it.
+                (Ok(one), Ok(two)) if !os::is_broken(&one) => command.stdout(one).stderr(two),
+                // Closed, or a pipe whose reader has gone (`| head -1`): nobody reads it, and a cleanup that
+                // prints must not die of that.
                 _ => command.stdout(Stdio::null()).stderr(Stdio::null()),
             };
             None

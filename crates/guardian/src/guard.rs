@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use epilogue_journal::{Ended, Phase, Record, Tier};
+use epilogue_journal::{Ended, Phase, ProcessId, Record, Tier};
 
 use crate::action::Call;
 use crate::builtin::RemoveFile;
@@ -177,10 +177,12 @@ fn main(dir: OsString) -> u8 {
     let _ = std::env::set_current_dir("/");
     let Ok(mut run) = Run::open(Path::new(&dir)) else { return 1 };
     run.stay_known();
+    // Before anybody may rely on it: how the owner ends is told to who has seen it alive.
+    let owner = run.journal.owner().ok().and_then(|owner| identity::watch(run.meta(), owner).ok().flatten());
     let _ = std::io::stdout().write_all(b"armed\n").and_then(|()| std::io::stdout().flush());
     os::let_go_of_stdout();
     rehearse();
-    watch(run, &signals)
+    watch(run, &signals, owner)
 }
 
 /// Pays a debt of its own making, once, in memory: the code that will be needed is then there, and half
@@ -206,12 +208,15 @@ fn rehearse() {
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Until the owner is gone, and the wrapper that would pay after it.
-fn watch(run: Run, signals: &OwnedFd) -> u8 {
+fn watch(run: Run, signals: &OwnedFd, mut last_seen: Option<OwnedFd>) -> u8 {
     loop {
         let (Ok(owner), Ok(wrapper)) = (run.journal.owner(), run.journal.wrapper()) else { return 1 };
         let watched = (identity::watch(run.meta(), owner), identity::watch(run.meta(), wrapper));
         let (owner_fd, wrapper_fd) = match watched {
-            (Ok(None), Ok(None)) => return pay(run),
+            (Ok(None), Ok(None)) => {
+                note_end(&run, owner, last_seen.as_ref());
+                return pay(run);
+            }
             (Ok(owner), Ok(wrapper)) => (owner, wrapper),
             _ => match without_pidfds(&run, signals) {
                 Some(code) => return code,
@@ -235,8 +240,9 @@ fn watch(run: Run, signals: &OwnedFd) -> u8 {
         // The owner may be another by now: a wrapper names itself until its command has done so. Who is
         // gone is decided above, by what the journal says at that moment.
         let same = run.journal.owner().is_ok_and(|now| now == owner);
-        if let Some(owner_fd) = owner_fd.as_ref().filter(|_| ready[1] && same && owner != wrapper) {
-            note_end(&run, owner_fd);
+        last_seen = owner_fd.filter(|_| same && owner != wrapper);
+        if ready[1] && last_seen.is_some() {
+            note_end(&run, owner, last_seen.as_ref());
         }
         // A unit that is stopped waits for everyone in it: without a debt there is nothing to stay for.
         let told = os::take_signals(signals).iter().any(|taken| taken.signal == libc::SIGTERM);
@@ -276,9 +282,14 @@ fn without_pidfds(run: &Run, signals: &OwnedFd) -> Option<u8> {
 }
 
 /// How the owner ended, for cleanups that look at it: its parent may be nobody who tells.
-fn note_end(run: &Run, owner: &OwnedFd) {
+fn note_end(run: &Run, owner: ProcessId, pidfd: Option<&OwnedFd>) {
+    // Its parent may collect what is left of it between two of these.
+    let status = || {
+        let told = || pidfd.and_then(os::exit_status);
+        told().or_else(|| identity::status_of_remains(owner)).or_else(told)
+    };
     if run.journal.ended().is_ok_and(|ended| ended == Ended::Unknown)
-        && let Some(status) = os::exit_status(owner)
+        && let Some(status) = status()
     {
         let _ = run.journal.set_ended(os::ended_by(status));
     }
@@ -290,7 +301,8 @@ fn owes(run: &Run) -> bool {
 
 /// Whether the owner has paid, and taken the run away.
 fn is_over(run: &Run) -> bool {
-    run.journal.phase().is_ok_and(|phase| phase == Phase::Closed) || !run.dir.join("journal").exists()
+    let gone = || !run.dir.join("journal").exists() && !owes(run);
+    run.journal.phase().is_ok_and(|phase| phase == Phase::Closed) || gone()
 }
 
 fn end(owner: &OwnedFd) {

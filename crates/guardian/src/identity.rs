@@ -66,6 +66,19 @@ pub(crate) fn same_start(one: u64, other: u64) -> bool {
     one.abs_diff(other) <= u64::from(time_offset() != 0)
 }
 
+/// The wait status of a process that has ended and was not collected yet: what the system shows of it to
+/// its own user.
+pub(crate) fn status_of_remains(process: ProcessId) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let start = fields.get(19)?.parse::<u64>().ok()?.checked_add_signed(-time_offset())?;
+    let its = process.start == 0 || same_start(start, process.start);
+    if *fields.first()? != "Z" || !its {
+        return None;
+    }
+    fields.get(49)?.parse().ok()
+}
+
 /// A process whose first thread has ended shows as a zombie while others run on.
 fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)

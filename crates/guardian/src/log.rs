@@ -109,6 +109,13 @@ pub fn attempts(dir: &Path) -> Vec<Attempt> {
     lines(&dir.join("log"))
 }
 
+/// Why a record was parked.
+pub(crate) fn why_parked(dir: &Path, id: u64) -> Option<String> {
+    let mut tried = attempts(dir);
+    tried.retain(|attempt| attempt.id == id && attempt.outcome == "parked");
+    tried.pop()?.why
+}
+
 /// Runs that were paid, oldest first.
 pub fn past(home: &Path) -> Vec<Past> {
     lines(&home.join("history"))

@@ -147,6 +147,16 @@ pub(crate) fn set_mask(mask: &libc::sigset_t) -> io::Result<()> {
     }
 }
 
+/// Whether a signal is ignored.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all zero is a valid action to be written to; only the present one is asked for.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// Gives a signal its default action.
 pub(crate) fn default_action(signal: i32) {
     // SAFETY: a plain call on valid arguments.
@@ -193,6 +203,14 @@ pub(crate) fn die_of(signal: i32) -> ! {
         libc::raise(signal);
     }
     exit_now(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
+}
+
+/// Whether what is written to a descriptor goes nowhere: a pipe without a reader, a terminal that hung up.
+pub(crate) fn is_broken(fd: &OwnedFd) -> bool {
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one entry, valid for reads and writes.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    ready > 0 && polled.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
 }
 
 /// Whether there is a terminal that this process answers to.

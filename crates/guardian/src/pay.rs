@@ -13,7 +13,7 @@ use crate::action::{ActionCx, ActionError, Call, Known};
 use crate::builtin::{KEY_ENV, kill_carriers};
 use crate::child::{self, Output};
 use crate::identity;
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::run::Run;
 
 /// An attempt that its payer did not survive is tried this often: then it is thought to kill its payers.
@@ -129,8 +129,18 @@ impl Report {
 /// [`JournalError::Fenced`] when another payer took over meanwhile: then nothing more was begun.
 pub fn pay(run: &Run, generation: Generation, options: &Options) -> Result<Report, JournalError> {
     let about = About::run(run)?;
-    Payment::new(&*run.journal, &about, generation, options).pay()
+    let mut report = Payment::new(&*run.journal, &about, generation, options).pay()?;
+    let damaged = run.journal.scan()?.damaged;
+    // After a power cut what nobody was promised may be torn; otherwise somebody has to look at it.
+    if damaged > 0 && about.same_boot {
+        let (what, why) = (format!("{damaged} slots of the journal"), Some(DAMAGED.to_owned()));
+        report.parked.push(Item { id: 0, what, why });
+    }
+    Ok(report)
 }
+
+const DAMAGED: &str = "they cannot be read: somebody has changed the file, or the device has; what they said is lost, \
+                       and the run is kept until its directory is removed";
 
 /// The same for what another store holds.
 ///
@@ -272,12 +282,32 @@ impl<'a> Payment<'a> {
             self.tries.insert(entry.id, Tries::waiting(what, why));
             return Ok(false);
         }
-        if entry.state == State::Running && entry.attempts >= POISON {
-            let why = format!("{} payers died while they ran it", entry.attempts);
+        let deaths = self.deaths(entry);
+        if deaths >= POISON {
+            let why = format!("{deaths} payers died while they ran it");
             self.park(entry, what, why)?;
             return Ok(true);
         }
+        if !self.options.user_actions && Known::find(&call.action).is_none() {
+            let why = format!("{} is an action of another program, and those are off here", call.action);
+            self.tries.insert(entry.id, Tries::waiting(what, why));
+            return Ok(false);
+        }
         self.run_one(entry, &call, what)
+    }
+
+    /// How many of the attempts at a record have no outcome: who began them has died of them, or beside them.
+    fn deaths(&self, entry: &Entry) -> u8 {
+        if entry.state != State::Running {
+            return 0;
+        }
+        let noted = self.about.dir.as_deref().map_or(0, |dir| {
+            log::attempts(dir)
+                .iter()
+                .filter(|tried| tried.id == entry.id && tried.outcome == "failed")
+                .count()
+        });
+        entry.attempts.saturating_sub(u8::try_from(noted).unwrap_or(u8::MAX))
     }
 
     fn needless(&self, call: &Call) -> Option<String> {
@@ -363,11 +393,6 @@ impl<'a> Payment<'a> {
                 "only {program_name} knows how to run {action}, and that is not there"
             )));
         }
-        if !self.options.user_actions {
-            return Err(ActionError::retry(format!(
-                "{action} is an action of {program_name}, and those are off here"
-            )));
-        }
         in_child(program, dir, entry, cx)
     }
 
@@ -399,7 +424,8 @@ impl<'a> Payment<'a> {
             if entry.state == State::Parked {
                 // By this payer, or by one before it.
                 if !self.report.parked.iter().any(|item| item.id == entry.id) {
-                    let (what, why) = (describe(entry), Some("parked before".into()));
+                    let why = self.about.dir.as_deref().and_then(|dir| log::why_parked(dir, entry.id));
+                    let (what, why) = (describe(entry), Some(why.unwrap_or_else(|| "parked before".into())));
                     self.report.parked.push(Item { id: entry.id, what, why });
                 }
                 continue;

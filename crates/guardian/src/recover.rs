@@ -5,8 +5,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use epilogue_journal::Ended;
+use epilogue_journal::{Ended, Phase};
 
+use crate::child::say;
 use crate::identity::{self, Alive};
 use crate::log;
 use crate::pay::{self, Options, Report, Runner};
@@ -48,14 +49,22 @@ pub fn recover_run(run: Run, options: &Options, wait: Duration) -> Result<Recove
 ///
 /// As [`recover_run`].
 pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered, RunError> {
-    let Some(_lock) = lock(&run, wait)? else { return Ok(Recovered::Busy) };
+    let lock = match lock(&run, wait)? {
+        Lock::Held(file) => Some(file),
+        Lock::Busy => return Ok(Recovered::Busy),
+        // Somebody has deleted the run. Who has it open still holds all that is owed; that is one payer.
+        Lock::Gone => None,
+    };
     // Whoever pays after a wait, or on somebody's word, looks once more: the owner may have changed.
     if options.runner != Runner::Wrapper && run.alive()? == Alive::Yes {
         return Ok(Recovered::Alive);
     }
-    if !run.dir.join("journal").exists() {
+    if run.journal.phase()? == Phase::Closed {
         // The payer before has finished, and removed it.
         return Ok(Recovered::Paid(Report::default()));
+    }
+    if lock.is_none() {
+        say(&format!("epilogue: {} was deleted; what was on record is paid all the same", run.dir.display()));
     }
     let generation = run.journal.take_over(identity::this_process())?;
     run.journal.set_payer_namespace(identity::pid_namespace())?;
@@ -72,45 +81,41 @@ pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered
     Ok(Recovered::Paid(report))
 }
 
+/// What came of asking for the right to pay.
+enum Lock {
+    Held(File),
+    Busy,
+    /// The run is not there any more.
+    Gone,
+}
+
 /// The right to pay. A payer that is dead, and whose lock lives on in a child it forked, is passed over.
-fn lock(run: &Run, wait: Duration) -> Result<Option<File>, RunError> {
+fn lock(run: &Run, wait: Duration) -> Result<Lock, RunError> {
     let path = run.dir.join("lock");
     let io = |source| RunError::Io { path: path.clone(), doing: "locking", source };
     // Made anew if somebody has removed it: what is owed must not wait for ever for a file.
     let file = match OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Lock::Gone),
         Err(error) => return Err(io(error)),
     };
     let began = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
+            Ok(()) => return Ok(Lock::Held(file)),
             Err(TryLockError::Error(error)) => return Err(io(error)),
             Err(TryLockError::WouldBlock) => {}
         }
-        let dead = payer_is_dead(run)?;
+        let dead = run.is_payer_dead()?;
         if dead && began.elapsed() >= INHERITED_LOCK {
             // Whoever holds it cannot pay: it has another generation than the one that is taken next.
-            return Ok(Some(file));
+            return Ok(Lock::Held(file));
         }
         if !dead && began.elapsed() >= wait {
-            return Ok(None);
+            return Ok(Lock::Busy);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Whether the last payer is known to be gone: who is of another PID namespace, or has not said of which,
-/// may live, and its lock tells.
-fn payer_is_dead(run: &Run) -> Result<bool, RunError> {
-    let namespace = run.journal.payer_namespace()?;
-    let payer = run.journal.payer()?;
-    // Read again: another may have taken over in between.
-    let same = run.journal.payer_namespace()? == namespace;
-    let of_another_boot = run.meta().boot_id != identity::boot_id();
-    let here = namespace == identity::pid_namespace() && same;
-    Ok(of_another_boot || (here && identity::alive_here(payer) == Alive::No))
 }
 
 /// Every run of a home, recovered: with its directory's name and what came of it.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use epilogue_journal::{Journal, JournalError, Meta, NewMeta, ProcessId, Tier};
+use epilogue_journal::{Journal, JournalError, Meta, NewMeta, Phase, ProcessId, Tier};
 use serde::{Deserialize, Serialize};
 
 use crate::home::{self, Home};
@@ -253,6 +253,31 @@ impl Run {
             Err(TryLockError::WouldBlock) => Alive::Yes,
             Err(TryLockError::Error(_)) => Alive::Elsewhere,
         }
+    }
+
+    /// Whether it was begun since the machine came up.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.meta().boot_id == identity::boot_id()
+    }
+
+    /// Whether somebody is paying it at this moment.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be read.
+    pub fn is_being_paid(&self) -> Result<bool, JournalError> {
+        Ok(self.journal.phase()? == Phase::Paying && !self.is_payer_dead()?)
+    }
+
+    /// Whether the last payer is known to be gone: who is of another PID namespace, or has not said of which,
+    /// may live, and its lock tells.
+    pub(crate) fn is_payer_dead(&self) -> Result<bool, JournalError> {
+        let namespace = self.journal.payer_namespace()?;
+        let payer = self.journal.payer()?;
+        // Read again: another may have taken over in between.
+        let same = self.journal.payer_namespace()? == namespace;
+        let here = namespace == identity::pid_namespace() && same;
+        Ok(!self.is_of_this_boot() || (here && identity::alive_here(payer) == Alive::No))
     }
 
     /// Removes it. Nothing in it may be owed.

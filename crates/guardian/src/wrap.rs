@@ -15,7 +15,7 @@ use crate::action::Call;
 use crate::builtin::RecoverRun;
 use crate::child::say;
 use crate::environment;
-use crate::guard::Guardian;
+use crate::guard::{GUARDIAN_ENV, Guardian};
 use crate::home::Home;
 use crate::identity;
 use crate::pay::{Options, Report, Runner};
@@ -139,7 +139,10 @@ impl Wrap {
     pub fn run(self) -> Result<Wrapped, WrapError> {
         let io = |doing| move |source| WrapError::Io { doing, source };
         let before = os::current_mask();
-        let watched: Vec<i32> = STOPS.into_iter().chain(OTHERS).collect();
+        // What was ignored when this began (nohup, a job in the background of a script) stays ignored, here
+        // as in the command, which has inherited it.
+        let heard = |signal: &i32| *signal == libc::SIGCHLD || !os::is_ignored(*signal);
+        let watched: Vec<i32> = STOPS.into_iter().chain(OTHERS).filter(heard).collect();
         // First of all: a signal that comes now is for the command, or ends this before it has begun.
         let signals = os::signals(&watched).map_err(io("listening for signals"))?;
         os::become_subreaper();
@@ -162,9 +165,16 @@ impl Wrap {
         let (status, killed) = self.wait(&mut owner, &signals, &run);
         let ended = os::ended_by(status);
         let _ = run.journal.set_ended(ended);
-        self.see_to_leftovers(guardian.as_ref().and_then(Guardian::pid));
+        // Ended before anything is paid; or named after that, which may have ended some of it.
+        let ends_them = self.leftovers == Leftovers::Term || std::process::id() == 1;
+        if ends_them {
+            end_leftovers();
+        }
         let short = run.short().to_owned();
         let report = self.pay(run, &signals, owner.stop_at);
+        if !ends_them {
+            name_leftovers();
+        }
         let report = report.unwrap_or_else(|| {
             say(&format!("epilogue: another payer has the cleanups of {name}"));
             Report::default()
@@ -173,7 +183,15 @@ impl Wrap {
         if report.left() == 0 {
             outer.leave();
         }
-        tell(&name, ended, &report, self.quiet);
+        let how = if killed {
+            "did not end within its grace, and was killed by this wrapper".to_owned()
+        } else {
+            log::ended_words(ended)
+        };
+        if killed && report.total() == 0 {
+            say(&format!("epilogue: {name} {how}"));
+        }
+        tell(&name, &how, &short, &report, self.quiet);
         Ok(Wrapped { ended, killed, report, run: short })
     }
 
@@ -308,32 +326,6 @@ impl Wrap {
     fn time_to_end(&self, run: &Run) -> Duration {
         let owed = run.journal.scan().is_ok_and(|scan| scan.open().next().is_some());
         self.grace.unwrap_or(if owed { self.budget - self.budget / 3 } else { self.budget })
-    }
-
-    fn see_to_leftovers(&self, guardian: Option<u32>) {
-        let left: Vec<u32> = children().into_iter().filter(|pid| Some(*pid) != guardian).collect();
-        if left.is_empty() {
-            return;
-        }
-        let named: Vec<String> = left.iter().map(|pid| format!("{pid} {}", command_name(*pid))).collect();
-        let named = named.join(", ");
-        if self.leftovers == Leftovers::Keep && std::process::id() != 1 {
-            say(&format!("epilogue: it left running: {named} (--leftovers=term ends what is left)"));
-            return;
-        }
-        say(&format!("epilogue: ending what it left running: {named}"));
-        let pidfds: Vec<_> = left.iter().filter_map(|pid| os::pidfd(*pid).ok()).collect();
-        for signal in [libc::SIGTERM, libc::SIGKILL] {
-            let until = Instant::now() + Duration::from_secs(5);
-            for pidfd in &pidfds {
-                let _ = os::signal_by_pidfd(pidfd, signal);
-            }
-            for pidfd in &pidfds {
-                let left = until.saturating_duration_since(Instant::now());
-                let _ = os::wait_readable(&[pidfd.as_fd()], Some(left));
-            }
-        }
-        while os::reap().is_some() {}
     }
 
     fn pay(&self, run: Run, signals: &OwnedFd, stop_at: Option<Instant>) -> Option<Report> {
@@ -476,35 +468,75 @@ impl Impatience {
     }
 }
 
+fn name_leftovers() {
+    let named = named(&children());
+    if !named.is_empty() {
+        say(&format!("epilogue: it left running: {named} (--leftovers=term ends what is left)"));
+    }
+}
+
+fn end_leftovers() {
+    let left = children();
+    if left.is_empty() {
+        return;
+    }
+    say(&format!("epilogue: ending what it left running: {}", named(&left)));
+    let pidfds: Vec<_> = left.iter().filter_map(|pid| os::pidfd(*pid).ok()).collect();
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let until = Instant::now() + Duration::from_secs(5);
+        for pidfd in &pidfds {
+            let _ = os::signal_by_pidfd(pidfd, signal);
+        }
+        for pidfd in &pidfds {
+            let left = until.saturating_duration_since(Instant::now());
+            let _ = os::wait_readable(&[pidfd.as_fd()], Some(left));
+        }
+    }
+    while os::reap().is_some() {}
+}
+
+fn named(pids: &[u32]) -> String {
+    let named: Vec<String> = pids.iter().map(|pid| format!("{pid} {}", command_name(*pid))).collect();
+    named.join(", ")
+}
+
+/// What the command has left, but for guardians, of this run and of runs within it.
 fn children() -> Vec<u32> {
     let mut found = Vec::new();
     for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
         found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
-    found.retain(|pid| identity::start_of(*pid).is_some());
+    found.retain(|pid| identity::start_of(*pid).is_some() && !is_leaving(*pid) && !is_guardian(*pid));
     found
+}
+
+/// Whether a process is so near its end that its memory is gone: nothing else has no command line.
+fn is_leaving(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
+}
+
+fn is_guardian(pid: u32) -> bool {
+    let mark = format!("{GUARDIAN_ENV}=");
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()))
 }
 
 fn command_name(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
-fn tell(name: &str, ended: Ended, report: &Report, quiet: bool) {
+fn tell(name: &str, how: &str, run: &str, report: &Report, quiet: bool) {
     let (ran, total) = (report.ran.len(), report.total());
     if total == 0 || (quiet && report.left() == 0) {
         return;
     }
     let noun = if total == 1 { "cleanup" } else { "cleanups" };
-    say(&format!(
-        "epilogue: {name} {}; ran {ran} of {total} {noun} in {} ms",
-        log::ended_words(ended),
-        report.took_ms
-    ));
+    say(&format!("epilogue: {name} {how}; ran {ran} of {total} {noun} in {} ms", report.took_ms));
     for item in report.failed.iter().chain(&report.parked) {
         let kept = if report.parked.contains(item) { "parked" } else { "still owed" };
         say(&format!(
-            "epilogue:   {kept}: #{} {}: {}",
+            "epilogue:   {kept}: {run}/{} {}: {}",
             item.id,
             item.what,
             item.why.as_deref().unwrap_or("no reason is known")

@@ -76,8 +76,8 @@ pub struct Scan {
     pub entries: Vec<Entry>,
     /// Slots that were reserved and never written: their writer was killed, or is at it.
     pub holes: u64,
-    /// Records whose continuation is missing: a power cut took it before anyone was told that the
-    /// record was kept.
+    /// Slots that were written and cannot be read. After a power cut: it took a part before anyone was told
+    /// that the record was kept. Without one: somebody has changed the file, or the device has.
     pub damaged: u64,
 }
 
@@ -161,11 +161,25 @@ impl<M: Medium> Log<M> {
         Ok(())
     }
 
+    /// Whether a slot that is not the head of a record was one, or a part of one. A writer clears the commit
+    /// word first: where there is one, what it stands for is whole, of this life of the slot or of a former.
+    fn is_damaged(&self, slot: &Slot, placed: Placed) -> io::Result<bool> {
+        let (lsn, written) = (placed.lsn, slot[2]);
+        let former = written < lsn && (lsn - written) % self.geometry().slots() == 0;
+        if slot[0] == 0 || former || slot::is_continuation(slot, self.seed(), lsn) {
+            return Ok(false);
+        }
+        // Not one that is being written at this moment.
+        Ok(self.medium().load(placed.at)? == slot[0] && self.medium().load(placed.at + 2)? == written)
+    }
+
     /// Reads the record that may begin here. Returns how many slots it takes.
     fn read_record(&self, slots: &[Slot], placed: Placed, into: &mut Reading) -> io::Result<usize> {
         let seed = self.seed();
         let Some(head) = slot::read_head(&slots[0], seed, placed.lsn) else {
-            if !slot::is_continuation(&slots[0], seed, placed.lsn) {
+            if self.is_damaged(&slots[0], placed)? {
+                into.damaged += 1;
+            } else if !slot::is_continuation(&slots[0], seed, placed.lsn) {
                 into.holes += 1;
             }
             return Ok(1);

@@ -94,6 +94,12 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 fn defer(args: &Args) -> Result<(), Failure> {
     check_secrets(args)?;
+    if args.name.as_deref() == Some("") {
+        return Err(Failure::usage("--name: it is empty; nothing was registered"));
+    }
+    if args.timeout.is_zero() {
+        return Err(Failure::usage("--timeout 0s: it could never succeed; nothing was registered"));
+    }
     let (run, scope) = match args.owner {
         Some(pid) => (owned_by(pid, args.dir.as_deref())?, 1),
         None => find::scope(&args.scope)?,
@@ -117,6 +123,9 @@ fn defer(args: &Args) -> Result<(), Failure> {
 fn call(args: &Args, run: &Run) -> Result<Call, Failure> {
     let missing = |error: std::io::Error| Failure::new(NO_INPUT, format!("{error}; nothing was registered"));
     if let Some(path) = &args.rm {
+        let missing = |error| {
+            Failure::new(NO_INPUT, format!("--rm {}: {error}; nothing was registered", path.display()))
+        };
         return if path.is_file() || path.is_symlink() {
             call_of(&RemoveFile::new(path).map_err(missing)?)
         } else {
@@ -124,6 +133,11 @@ fn call(args: &Args, run: &Run) -> Result<Call, Failure> {
         };
     }
     if let Some(pid) = args.kill {
+        if pid <= 1 {
+            return Err(Failure::usage(format!(
+                "--kill {pid}: that is the init of this machine or container; nothing was registered"
+            )));
+        }
         return call_of(&KillGroup::new(pid).map_err(missing)?);
     }
     let command =
@@ -187,14 +201,9 @@ fn check_secrets(args: &Args) -> Result<(), Failure> {
     if args.allow_secret_argv {
         return Ok(());
     }
-    let secret = |word: &&String| {
-        let lower = word.to_ascii_lowercase();
-        let named = ["password=", "passwd=", "token=", "secret=", "api-key=", "apikey="];
-        let option =
-            lower.starts_with('-') && named.iter().any(|name| lower.contains(name) && !lower.ends_with(name));
-        option || has_credentials(&lower)
-    };
-    match args.command.iter().find(secret) {
+    let follows = |at: usize| args.command.get(at + 1).is_some_and(|next| !next.starts_with('-'));
+    let secret = |(at, word): &(usize, &String)| is_secret(word, follows(*at));
+    match args.command.iter().enumerate().find(secret).map(|(_, word)| word) {
         None => Ok(()),
         Some(word) => {
             let shown: String = word.chars().take_while(|c| *c != '=' && *c != ':').collect();
@@ -206,6 +215,23 @@ fn check_secrets(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// Whether a word looks like a secret, or, where another word follows, like the name of one.
+fn is_secret(word: &str, has_next: bool) -> bool {
+    const NAMES: [&str; 8] =
+        ["password", "passwd", "passphrase", "token", "secret", "api-key", "apikey", "secret-key"];
+    const BEGINNINGS: [&str; 7] = ["ghp_", "gho_", "github_pat_", "glpat-", "xoxb-", "akia", "-----begin "];
+    let lower = word.to_ascii_lowercase();
+    let ends_in_name = |name: &str| NAMES.iter().any(|secret| name.ends_with(secret));
+    let assigned = lower.split_once('=').is_some_and(|(name, value)| {
+        // A word of a script is not looked into: '$TOKEN' is no secret, and 'token=' names none.
+        ends_in_name(name) && !name.contains(' ') && !value.is_empty() && !value.starts_with('$')
+    });
+    let option = has_next && lower.starts_with("--") && ends_in_name(&lower);
+    let bearer = lower.contains("authorization:") && (lower.contains("bearer ") || lower.contains("basic "));
+    let plain = lower.len() > 16 && BEGINNINGS.iter().any(|begins| lower.starts_with(begins));
+    assigned || option || (bearer && !lower.contains('$')) || plain || has_credentials(&lower)
+}
+
 fn has_credentials(word: &str) -> bool {
     let Some((_, rest)) = word.split_once("://") else { return false };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -215,6 +241,31 @@ fn has_credentials(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_in_arguments_are_seen_and_their_names_alone_are_not() {
+        for (word, has_next) in [
+            ("--password=hunter2", false),
+            ("--password", true),
+            ("PGPASSWORD=hunter2", true),
+            ("Authorization: Bearer abc", false),
+            ("ghp_0123456789abcdefghij", false),
+            ("AKIAIOSFODNN7EXAMPLE", false),
+        ] {
+            assert!(is_secret(word, has_next), "{word}");
+        }
+        for (word, has_next) in [
+            ("--password", false),
+            ("--token-file", true),
+            ("--password=$PASSWORD", false),
+            ("token=", false),
+            ("Authorization: Bearer $TOKEN", false),
+            ("kubectl delete secret my-secret", true),
+            ("ghp_", false),
+        ] {
+            assert!(!is_secret(word, has_next), "{word}");
+        }
+    }
 
     #[test]
     fn credentials_in_an_address_are_seen_and_names_of_users_are_not_secrets() {

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use epilogue_guardian::{Home, Run, ScopeRef, effective_uid, is_set_uid};
+use epilogue_journal::State;
 
 use super::status::{Failure, NO_INPUT, NO_SCOPE, NOT_YOURS, TOO_LATE};
 
@@ -71,6 +72,13 @@ fn among(which: &Which) -> Result<ScopeRef, Failure> {
 fn open(dir: &Path) -> Result<Run, Failure> {
     match std::fs::symlink_metadata(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(over(dir)),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Failure::new(
+            NOT_YOURS,
+            format!(
+                "the scope in {} is another user's, and only its user defers to it ({error})",
+                dir.display()
+            ),
+        )),
         Ok(found) if found.uid() != effective_uid() => {
             let (theirs, mine) = (found.uid(), effective_uid());
             let advice = if mine == 0 {
@@ -92,7 +100,13 @@ fn open(dir: &Path) -> Result<Run, Failure> {
 }
 
 fn over(dir: &Path) -> Failure {
-    Failure::new(TOO_LATE, format!("too late: the scope in {} is over and paid", dir.display()))
+    Failure::new(
+        TOO_LATE,
+        format!(
+            "too late: there is no scope in {} (any more): it was paid, or its directory deleted",
+            dir.display()
+        ),
+    )
 }
 
 /// A record by the name that an operator gives it: `ID`, `RUN/ID`, or its own name.
@@ -135,7 +149,8 @@ impl Name {
         self.run.is_some()
     }
 
-    /// The record in this run, if it is there: the newest of that name.
+    /// The record in this run, if it is there: of several with that name the newest that is armed, or the
+    /// newest of those that are still owed, or the newest.
     pub(crate) fn record_in(&self, run: &Run) -> Result<Option<u64>, Failure> {
         let scan = run.journal.scan()?;
         if let Ok(id) = self.record.parse::<u64>() {
@@ -145,7 +160,16 @@ impl Name {
             let call = epilogue_guardian::Call::from_bytes(&entry.body);
             call.is_ok_and(|call| call.name.as_deref() == Some(self.record.as_str()))
         };
-        Ok(scan.entries.iter().rev().find(named).map(|entry| entry.id))
+        let all: Vec<_> = scan.entries.iter().rev().filter(named).collect();
+        let armed = |entry: &&&epilogue_journal::Entry| matches!(entry.state, State::Live | State::Amended);
+        let open = |entry: &&&epilogue_journal::Entry| entry.state.is_open();
+        let found = all.iter().find(armed).or_else(|| all.iter().find(open)).or_else(|| all.first());
+        Ok(found.map(|entry| entry.id))
+    }
+
+    /// Of records in several runs nobody can know which is meant.
+    pub(crate) fn ambiguous(&self, candidates: &[String]) -> Failure {
+        Failure::usage(format!("{self} could be any of {}: say which, as RUN/ID", candidates.join(", ")))
     }
 
     pub(crate) fn not_found(&self) -> Failure {
@@ -158,7 +182,12 @@ impl Name {
 
 /// Every run there is, in every usual place or in the one that was named. What cannot be opened is said.
 pub(crate) fn all_runs(dir: Option<&Path>) -> Result<Vec<Run>, Failure> {
-    let mut found = Vec::new();
+    Ok(readable_runs(dir)?.0)
+}
+
+/// The same, and whether there was one that cannot be opened.
+pub(crate) fn readable_runs(dir: Option<&Path>) -> Result<(Vec<Run>, bool), Failure> {
+    let (mut found, mut unreadable) = (Vec::new(), false);
     for home in homes(dir)? {
         let all = Run::all(&home)
             .map_err(|error| Failure::new(super::status::IO, format!("{}: {error}", home.display())))?;
@@ -167,11 +196,14 @@ pub(crate) fn all_runs(dir: Option<&Path>) -> Result<Vec<Run>, Failure> {
                 Ok(run) => found.push(run),
                 // Paid and removed since the directory was read.
                 Err(_) if !dir.exists() => {}
-                Err(error) => super::say(format_args!("epilogue: left out: {error}")),
+                Err(error) => {
+                    unreadable = true;
+                    super::say(format_args!("epilogue: left out: {error}"));
+                }
             }
         }
     }
-    Ok(found)
+    Ok((found, unreadable))
 }
 
 pub(crate) fn homes(dir: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {

@@ -29,7 +29,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Everything that is owed or parked; exit status 1 if something is parked
+    /// Everything that is owed or parked; exit status 1 if something needs an operator
+    ///
+    /// That is: a cleanup that is parked; one of a dead owner that nobody is paying; a damaged journal.
     List,
     /// One cleanup, with every attempt at it
     Show {
@@ -65,12 +67,23 @@ pub(crate) fn main(args: Args) -> ExitCode {
 }
 
 fn list(args: &Args) -> Result<u8, Failure> {
-    let (mut parked, mut rows) = (false, Vec::new());
-    for run in find::all_runs(args.dir.as_deref())? {
+    let (mut parked, mut unattended, mut rows) = (false, false, Vec::new());
+    let (runs, unreadable) = find::readable_runs(args.dir.as_deref())?;
+    for run in runs {
         let scan = run.journal.scan()?;
         let owner = owner(&run);
+        if scan.damaged > 0 && run.is_of_this_boot() {
+            parked = true;
+            super::say(format_args!(
+                "epilogue: {}: {} slots of its journal cannot be read; remove the directory when you have looked",
+                run.dir.display(),
+                scan.damaged
+            ));
+        }
+        let attended = owner != "dead" || run.is_being_paid()?;
         for entry in scan.open() {
             parked |= entry.state == State::Parked;
+            unattended |= entry.state != State::Parked && !attended;
             if args.json {
                 rows.push(as_json(&run, entry));
             } else {
@@ -88,7 +101,10 @@ fn list(args: &Args) -> Result<u8, Failure> {
     if args.json {
         super::print(format_args!("{:#}", json!({ "schema": "epilogue.pending/v1", "pending": rows })));
     }
-    Ok(u8::from(parked))
+    if unattended && !args.json {
+        super::say("epilogue: nobody is paying what dead owners owe: run 'epilogue recover'");
+    }
+    Ok(u8::from(parked || unattended || unreadable))
 }
 
 fn owner(run: &Run) -> &'static str {
@@ -130,13 +146,24 @@ fn age(time_ms: u64) -> String {
 }
 
 fn find_record(args: &Args, name: &Name) -> Result<(Run, Entry), Failure> {
+    let mut found = Vec::new();
     for run in find::all_runs(args.dir.as_deref())?.into_iter().filter(|run| name.in_run(run)) {
         if let Some(id) = name.record_in(&run)? {
             let entry = run.journal.entry(id)?;
-            return Ok((run, entry));
+            found.push((run, entry));
         }
     }
-    Err(name.not_found())
+    if found.len() > 1 {
+        // What is over can be meant only where nothing else can.
+        let open = found.iter().filter(|(_, entry)| entry.state.is_open()).count();
+        found.retain(|(_, entry)| open == 0 || entry.state.is_open());
+    }
+    if found.len() > 1 {
+        let named: Vec<String> =
+            found.iter().map(|(run, entry)| format!("{}/{}", run.short(), entry.id)).collect();
+        return Err(name.ambiguous(&named));
+    }
+    found.pop().ok_or_else(|| name.not_found())
 }
 
 fn show(args: &Args, name: &Name) -> Result<u8, Failure> {
@@ -179,7 +206,11 @@ fn show(args: &Args, name: &Name) -> Result<u8, Failure> {
 fn retry(args: &Args, name: &Name) -> Result<u8, Failure> {
     let (run, entry) = find_record(args, name)?;
     if !run.journal.retry(entry.id)? {
-        let state = entry.state;
+        let state = run.journal.entry(entry.id)?.state;
+        if state == State::Done {
+            super::say(format_args!("epilogue: {name} is done already: {}", describe(&entry)));
+            return Ok(0);
+        }
         return Err(Failure::new(
             TOO_LATE,
             format!("{name} is {state}: only what failed or is parked is tried again"),
@@ -214,7 +245,8 @@ fn retry(args: &Args, name: &Name) -> Result<u8, Failure> {
 
 fn drop_record(args: &Args, name: &Name) -> Result<u8, Failure> {
     let (run, entry) = find_record(args, name)?;
-    if !run.journal.drop_record(entry.id)? {
+    let dropped = run.journal.drop_record(entry.id)? || drop_abandoned(&run, &entry)?;
+    if !dropped {
         let state = run.journal.entry(entry.id)?.state;
         return Err(Failure::new(TOO_LATE, format!("{name} is {state}, and cannot be dropped")));
     }
@@ -224,6 +256,16 @@ fn drop_record(args: &Args, name: &Name) -> Result<u8, Failure> {
         let _ = recover_run(run, &Options::of(Runner::Recover), Duration::ZERO);
     }
     Ok(0)
+}
+
+/// One that was begun, and whose payer is dead.
+fn drop_abandoned(run: &Run, entry: &Entry) -> Result<bool, Failure> {
+    if run.journal.entry(entry.id)?.state != State::Running || run.is_being_paid()? || owner(run) != "dead" {
+        return Ok(false);
+    }
+    let generation = run.journal.take_over(epilogue_guardian::this_process())?;
+    let entry = run.journal.entry(entry.id)?;
+    Ok(run.journal.park(generation, &entry)? && run.journal.drop_record(entry.id)?)
 }
 
 fn export(args: &Args) -> Result<u8, Failure> {

@@ -105,6 +105,15 @@ pub(crate) struct ExecArgs {
 pub(crate) fn main(args: Args) -> ExitCode {
     let json = args.json.clone();
     let command = args.command.clone();
+    // Before anything runs: a report that cannot be written is an error of the call.
+    let writable = |path: &std::path::PathBuf| path.as_os_str() == "-" || std::fs::File::create(path).is_ok();
+    if let Some(path) = json.as_ref().filter(|path| !writable(path)) {
+        return Failure::new(
+            125,
+            format!("--json {}: it cannot be written; nothing was run", path.display()),
+        )
+        .tell();
+    }
     match wrap(args) {
         Ok(wrapped) => {
             if let Some(path) = json

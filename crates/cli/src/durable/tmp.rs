@@ -44,7 +44,9 @@ fn tmp(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage(format!("--suffix {:?}: it must not contain a slash", args.suffix)));
     }
     let (run, scope) = find::scope(&args.scope)?;
-    let parent = args.parent.clone().unwrap_or_else(std::env::temp_dir);
+    // An empty TMPDIR means none, as for mktemp.
+    let usual = || Some(std::env::temp_dir()).filter(|dir| !dir.as_os_str().is_empty());
+    let parent = args.parent.clone().or_else(usual).unwrap_or_else(|| "/tmp".into());
     let failed =
         |error: std::io::Error| Failure::new(CANNOT_CREATE, format!("{}: {error}", parent.display()));
     let parent = std::fs::canonicalize(&parent).map_err(failed)?;

@@ -289,3 +289,22 @@ fn a_namespace_that_is_killed_whole_is_recovered_from_outside() {
     outside.wait().unwrap();
     wait_until("recover pays it", || rig.epilogue(&["recover"]).code() == 0 && rig.left().is_empty());
 }
+
+#[test]
+fn a_run_whose_directory_is_deleted_is_paid_all_the_same() {
+    let rig = Rig::new("deleted");
+    let script = r#"epilogue defer -- bash -c 'echo paid >> note-paid'; rm -rf "$EPILOGUE_STATE_DIR"/*
+                    epilogue defer -- true; echo $? > note-code"#;
+    let ran = rig.run(&[], script);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    assert!(ran.stderr().contains("was deleted; what was on record is paid"), "{}", ran.stderr());
+    assert_eq!((rig.read("note-paid").as_str(), rig.read("note-code").as_str()), ("paid\n", "75\n"));
+    // And by the guardian, with wrapper and script killed.
+    let script = r#"epilogue defer -- bash -c 'echo guardian >> note-paid'; rm -rf "$EPILOGUE_STATE_DIR"/*
+                    touch note-ready; sleep 600"#;
+    let mut wrapper = spawn(rig.wrapped(&[], script));
+    rig.wait_for("note-ready");
+    kill(wrapper.id(), libc::SIGKILL);
+    wrapper.wait().unwrap();
+    wait_until("the guardian has paid", || rig.read("note-paid") == "paid\nguardian\n");
+}

@@ -16,7 +16,13 @@ fn a_command_whose_directory_is_gone_or_another_is_parked_retried_and_dropped() 
     let rig = Rig::new("cwd");
     let ran = rig.run(&[], "mkdir sub; cd sub; epilogue defer -- touch ../note-ran; cd ..; rmdir sub");
     assert_eq!(ran.code(), 123);
-    assert!(ran.stderr().contains("parked: #1") && ran.stderr().contains("is gone"), "{}", ran.stderr());
+    assert!(
+        ran.stderr().contains("parked: ")
+            && ran.stderr().contains("/1 touch")
+            && ran.stderr().contains("is gone"),
+        "{}",
+        ran.stderr()
+    );
     let id = parked(&rig, "is gone");
     std::fs::create_dir(rig.path("sub")).unwrap();
     let again = rig.epilogue(&["pending", "retry", &id]);
@@ -117,4 +123,90 @@ fn two_recovers_at_once_run_nothing_twice() {
     assert!([0, 75].contains(&two), "{two}");
     wait_until("all of it is paid", || rig.read("note-ran").lines().count() == 5);
     assert_eq!(rig.read("note-ran"), "5\n4\n3\n2\n1\n");
+}
+
+/// A run whose owner and guardian are dead, and that owes these.
+fn abandoned(rig: &Rig, cleanups: &[&str]) {
+    let defers: String = cleanups
+        .iter()
+        .map(|cleanup| format!("epilogue defer --owner $$ --name same -- {cleanup}; "))
+        .collect();
+    let mut command = rig.command("bash");
+    command.args(["-c", &format!("{defers} touch note-ready; exec sleep 600")]);
+    let mut shell = crate::rig::spawn(command);
+    rig.wait_for("note-ready");
+    crate::rig::wait_until("it is guarded", || !crate::rig::guardians(rig).is_empty());
+    for guardian in crate::rig::guardians(rig) {
+        crate::rig::kill(guardian, libc::SIGKILL);
+    }
+    crate::rig::wait_until("nobody watches", || crate::rig::guardians(rig).is_empty());
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    std::fs::remove_file(rig.path("note-ready")).unwrap();
+}
+
+#[test]
+fn what_nobody_pays_is_an_alert_and_recover_ends_it() {
+    let rig = Rig::new("alert");
+    abandoned(&rig, &["touch note-paid"]);
+    let list = rig.epilogue(&["pending", "list"]);
+    assert_eq!(list.code(), 1);
+    assert!(list.stderr().contains("run 'epilogue recover'"), "{}", list.stderr());
+    assert_eq!(rig.epilogue(&["recover"]).code(), 0);
+    let list = rig.epilogue(&["pending", "list"]);
+    assert_eq!((list.code(), list.stdout().as_str(), list.stderr().as_str()), (0, "", ""));
+}
+
+#[test]
+fn a_name_that_several_runs_have_is_not_guessed() {
+    let rig = Rig::new("ambiguous");
+    abandoned(&rig, &["touch note-one"]);
+    abandoned(&rig, &["touch note-two"]);
+    for name in ["same", "1"] {
+        let dropped = rig.epilogue(&["pending", "drop", name]);
+        assert_eq!(dropped.code(), 2, "{}", dropped.stderr());
+        assert!(dropped.stderr().contains("say which, as RUN/ID"), "{}", dropped.stderr());
+    }
+    let id = rig.epilogue(&["pending", "list"]).stdout().split_whitespace().next().unwrap().to_owned();
+    assert_eq!(rig.epilogue(&["pending", "drop", &id]).code(), 0);
+    assert_eq!(rig.epilogue(&["pending", "drop", "same"]).code(), 0, "now there is one");
+}
+
+#[test]
+fn a_byte_that_somebody_has_changed_is_said_and_the_run_is_kept() {
+    use std::os::unix::fs::FileExt;
+    let rig = Rig::new("damaged");
+    abandoned(&rig, &["touch note-one", "touch note-two"]);
+    let run = std::fs::read_dir(rig.state()).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap();
+    let journal = std::fs::File::options().write(true).open(run.path().join("journal")).unwrap();
+    // In the body of the first record.
+    journal.write_all_at(b"Z", 4096 * 8 + 128 + 60).unwrap();
+    let list = rig.epilogue(&["pending", "list"]);
+    assert_eq!(list.code(), 1);
+    assert!(list.stderr().contains("1 slots of its journal cannot be read"), "{}", list.stderr());
+    let recovered = rig.epilogue(&["recover"]);
+    assert_eq!(recovered.code(), 1, "{}", recovered.stderr());
+    assert!(recovered.stderr().contains("somebody has changed the file"), "{}", recovered.stderr());
+    assert!(rig.path("note-two").exists() && !rig.path("note-one").exists());
+    assert_eq!(rig.runs(), 1);
+}
+
+#[test]
+fn failures_are_not_counted_as_deaths_of_payers() {
+    let rig = Rig::new("deaths");
+    // Fails four times; then its payer dies; then it succeeds.
+    let cleanup = r#"n=$(cat note-n 2>/dev/null || echo 0); echo $((n+1)) > note-n
+                     [ $n = 4 ] && { kill -9 $PPID; sleep 600; }; [ $n -gt 4 ]"#;
+    std::fs::write(rig.path("note-script"), cleanup).unwrap();
+    abandoned(&rig, &["bash note-script"]);
+    crate::rig::wait_until("it is done", || {
+        let _ = rig.command(env!("CARGO_BIN_EXE_epilogue")).arg("recover").output().unwrap();
+        rig.read("note-n").trim().parse::<u32>().is_ok_and(|n| n > 5) || rig.runs() == 0
+    });
+    assert_eq!(
+        (rig.read("note-n").trim(), rig.runs()),
+        ("6", 0),
+        "{}",
+        rig.epilogue(&["pending", "log"]).stdout()
+    );
 }

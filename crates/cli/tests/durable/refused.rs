@@ -160,3 +160,38 @@ fn many_mebibytes_of_journals_are_warned_of_and_too_many_refused() {
     assert!(refused.stderr().contains("256 MiB is the limit"), "{}", refused.stderr());
     assert!(!rig.path("note-ran").exists());
 }
+
+#[test]
+fn another_users_scope_that_cannot_even_be_looked_into_is_refused_as_such() {
+    if !root() {
+        return skipped("another user needs root");
+    }
+    let rig = Rig::new("closed-scope");
+    // A private directory of root's, in which nobody may look.
+    let script = r#"chmod 711 ..; cp "$(command -v epilogue)" /tmp/epilogue-of-$$; chmod 755 /tmp/epilogue-of-$$
+                    su nobody -s /bin/bash -c "/tmp/epilogue-of-$$ defer -- true; echo \$?" > note-code 2> note-error
+                    rm /tmp/epilogue-of-$$"#;
+    assert_eq!(rig.run(&[], script).code(), 0);
+    assert_eq!(rig.read("note-code"), "77\n", "{}", rig.read("note-error"));
+    assert!(rig.read("note-error").contains("another user's"), "{}", rig.read("note-error"));
+}
+
+#[test]
+fn what_could_only_be_a_mistake_is_refused() {
+    let rig = Rig::new("mistakes");
+    for (arguments, word) in [
+        ("defer --kill 1", "--kill 1"),
+        ("defer --name '' -- true", "--name"),
+        ("defer --timeout 0s -- true", "--timeout 0s"),
+        ("defer -- curl --password hunter2", "--password"),
+        ("defer -- env PGPASSWORD=hunter2 psql", "PGPASSWORD"),
+    ] {
+        let ran = rig.run(&[], &format!("epilogue {arguments}; echo $? > note-code"));
+        assert_eq!(rig.read("note-code"), "2\n", "{arguments}: {}", ran.stderr());
+        assert!(ran.stderr().contains(word), "{arguments}: {}", ran.stderr());
+        assert!(!ran.stderr().contains("hunter2"), "{}", ran.stderr());
+    }
+    let ran = rig.run(&[], "epilogue defer --rm nowhere/file; echo $? > note-code");
+    assert!(ran.stderr().contains("--rm nowhere/file"), "{}", ran.stderr());
+    assert_eq!(rig.read("note-code"), "66\n");
+}

@@ -173,3 +173,67 @@ fn a_destructive_cleanup_is_held_back_while_a_newer_one_has_failed() {
         ran.stderr()
     );
 }
+
+#[test]
+fn of_several_with_one_name_the_newest_that_is_armed_is_disarmed() {
+    let rig = Rig::new("same-name");
+    let script = r#"for n in A B C; do epilogue defer --name u -- bash -c "echo $n >> note-ran"; done
+                    epilogue disarm u && epilogue disarm u; echo $? > note-code"#;
+    let ran = rig.run(&[], script);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    assert_eq!((rig.read("note-ran").as_str(), rig.read("note-code").as_str()), ("A\n", "0\n"));
+}
+
+#[test]
+fn a_run_within_a_scope_that_is_cut_is_ended_and_paid_before_what_is_older() {
+    let rig = Rig::new("inner-alive");
+    let script = r#"epilogue defer -- bash -c 'echo outer >> note-order'
+        epilogue run -- bash -c 'epilogue defer -- bash -c "echo inner >> note-order"; touch note-ready; sleep 600'"#;
+    let mut wrapper = spawn(rig.wrapped(&[], script));
+    rig.wait_for("note-ready");
+    crate::rig::kill(wrapper.id(), libc::SIGTERM);
+    wrapper.wait().unwrap();
+    assert_eq!(rig.read("note-order"), "inner\nouter\n");
+    wait_until("nothing is kept", || rig.runs() == 0);
+}
+
+#[test]
+fn a_run_that_a_successful_scope_has_left_running_goes_on_and_owes_nobody() {
+    let rig = Rig::new("inner-kept");
+    let script = r#"epilogue run -- bash -c 'epilogue tmp > note-file; touch note-ready
+                                             until [ -e note-go ]; do sleep 0.01; done; touch note-end' > /dev/null 2>&1 &
+                    until [ -e note-ready ]; do sleep 0.01; done"#;
+    let ran = rig.run(&[], script);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    assert_eq!((rig.runs(), rig.path("note-end").exists()), (1, false));
+    std::fs::write(rig.path("note-go"), "").unwrap();
+    wait_until("it has ended and paid", || rig.runs() == 0 && rig.left().is_empty());
+    assert!(rig.path("note-end").exists(), "nobody told it to end");
+}
+
+#[test]
+fn guardians_of_inner_runs_are_not_what_a_script_left_running() {
+    let rig = Rig::new("inner-guardians");
+    let ran = rig.run(&[], "epilogue run -- true; epilogue run -- true");
+    assert_eq!((ran.code(), ran.stderr().as_str()), (0, ""));
+    let ran = rig.run(&[], "sleep 600 & epilogue defer --kill $!");
+    assert!(!ran.stderr().contains("left running"), "{}", ran.stderr());
+}
+
+#[test]
+fn without_a_wrapper_success_is_told_from_failure_every_time() {
+    let rig = Rig::new("owner-status");
+    let script = r#"epilogue defer --owner $$ --on-failure -- bash -c 'echo failed >> note-ran'
+                    epilogue defer --owner $$ --on-success -- bash -c 'echo well >> note-ran'; exit $1"#;
+    for (code, said) in [("0", "well\n"), ("3", "failed\n")] {
+        for _ in 0..10 {
+            let mut command = rig.command("bash");
+            command.args(["-c", script, "bash", code]);
+            let _ = spawn(command).wait().unwrap();
+            wait_until("the guardian has paid", || rig.runs() == 0);
+            // Who collects the shell first takes what is left of it along; the kernel tells since 6.15.
+            assert_eq!(rig.read("note-ran"), said, "exit {code}");
+            std::fs::remove_file(rig.path("note-ran")).unwrap();
+        }
+    }
+}

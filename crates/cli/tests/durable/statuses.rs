@@ -32,7 +32,7 @@ fn a_cleanup_that_fails_is_the_status_only_where_the_command_has_none() {
     let rig = Rig::new("failing");
     let ran = rig.run(&[], "epilogue defer --retries 0 -- false");
     assert_eq!(ran.code(), 123);
-    assert!(ran.stderr().contains("still owed: #1 false: exit code 1"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("/1 false: exit code 1"), "{}", ran.stderr());
     assert_eq!(rig.run(&[], "epilogue defer --retries 0 -- false; exit 4").code(), 4);
 }
 
@@ -114,4 +114,41 @@ fn the_output_of_cleanups_does_not_mix_with_that_of_the_command() {
     assert_eq!(ran.stdout(), "from the command\n");
     assert!(ran.stderr().contains("from the cleanup\n"), "{}", ran.stderr());
     assert!(ran.stderr().contains("it left running: "), "{}", ran.stderr());
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let rig = Rig::new("nohup");
+    for signal in ["HUP", "INT", "TERM", "QUIT"] {
+        let script = format!(
+            r#"(trap '' {signal}; exec epilogue run --grace 100ms -- bash -c '
+                   epilogue tmp > note-file; touch note-ready; until [ -e note-go ]; do sleep 0.01; done; exit 7') &
+               until [ -e note-ready ]; do sleep 0.01; done
+               kill -{signal} $!; touch note-go; wait $!; echo $? > note-code; rm note-ready note-go"#
+        );
+        let output = rig.command("bash").args(["-c", &script]).output().unwrap();
+        assert_eq!(rig.read("note-code"), "7\n", "{signal}: {output:?}");
+        assert_eq!(rig.left(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_does_not_make_cleanups_fail() {
+    let rig = Rig::new("closed-pipe");
+    let script = r#"epilogue run -- bash -c 'epilogue defer -- bash -c "echo hi; sleep 0.1; echo ho; touch note-done"
+                        echo 1; until [ -e note-gone ]; do sleep 0.01; done' 2>&1 | { head -1; }
+                    echo ${PIPESTATUS[0]} > note-code"#;
+    let script = script.replace("{ head -1; }", "{ head -1; exec <&-; touch note-gone; }");
+    let output = rig.command("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!((rig.read("note-code").as_str(), rig.path("note-done").exists()), ("0\n", true), "{output:?}");
+}
+
+#[test]
+fn a_report_or_a_name_that_cannot_be_written_is_an_error() {
+    let rig = Rig::new("unwritten");
+    let ran = rig.run(&["--json", "/nonexistent/report"], "touch note-ran");
+    assert_eq!((ran.code(), rig.path("note-ran").exists()), (125, false), "{}", ran.stderr());
+    let ran = rig.run(&[], "epilogue tmp > /dev/full; echo $? > note-code");
+    assert_eq!((ran.code(), rig.read("note-code").as_str()), (0, "74\n"), "{}", ran.stderr());
+    assert_eq!(rig.left(), [""; 0]);
 }
