@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,6 +134,8 @@ fn spawn(dir: &Path) -> std::io::Result<Child> {
     // No code of ours runs between fork and exec, so this process is not copied. The link leads to what
     // is running, also when another file has been put in its place.
     Command::new("/proc/self/exe")
+        // For who looks at a list of processes.
+        .arg0("epilogue-guardian")
         .env(GUARDIAN_ENV, dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

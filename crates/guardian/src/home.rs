@@ -146,7 +146,8 @@ fn candidates(named: Option<&Path>) -> Vec<Candidate> {
         found.push(Candidate { path, from, volatile, named });
     };
     if let Some(path) = named {
-        add(path.to_owned(), "--dir", false, true);
+        // As everywhere on a command line: from where the caller is.
+        add(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), "--dir", false, true);
     }
     if let Some(path) = set(STATE_ENV) {
         add(path, STATE_ENV, false, true);

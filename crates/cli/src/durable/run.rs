@@ -29,6 +29,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "process", value_name = "TIER")]
     tier: TierArg,
     /// How long COMMAND has to end once it was asked to, then KILL; with a terminal it is never killed
+    /// [default: the platform's grace less a margin, 28s where nothing is known; two thirds of it while
+    /// something is owed]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
     /// How long the cleanups have together [default: 30s, or what a stop leaves of the platform's grace]
