@@ -60,7 +60,10 @@ pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered
         return Ok(Recovered::Alive);
     }
     if run.journal.phase()? == Phase::Closed {
-        // The payer before has finished, and removed it.
+        // The payer before has finished, and removed it; or was killed before it had.
+        if lock.is_some() && run.dir.exists() {
+            let _ = run.remove();
+        }
         return Ok(Recovered::Paid(Report::default()));
     }
     if lock.is_none() {
