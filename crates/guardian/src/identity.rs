@@ -152,7 +152,8 @@ fn innermost_pid(pid: u32) -> Option<u32> {
 ///
 /// What the system says where it has no such descriptors.
 pub(crate) fn watch(meta: &Meta, process: ProcessId) -> io::Result<Option<OwnedFd>> {
-    if alive(meta, process) != Alive::Yes {
+    // A pid of another namespace is a stranger's here: seen to live, and not to be opened by that number.
+    if meta.pid_namespace != pid_namespace() || alive(meta, process) != Alive::Yes {
         return Ok(None);
     }
     match os::pidfd(process.pid) {

@@ -277,7 +277,8 @@ impl Run {
         // Read again: another may have taken over in between.
         let same = self.journal.payer_namespace()? == namespace;
         let here = namespace == identity::pid_namespace() && same;
-        Ok(!self.is_of_this_boot() || (here && identity::alive_here(payer) == Alive::No))
+        // The boot of the run says nothing of a payer that came later: no lock outlives a boot.
+        Ok(here && identity::alive_here(payer) == Alive::No)
     }
 
     /// Removes it. Nothing in it may be owed.
