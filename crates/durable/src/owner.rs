@@ -37,6 +37,11 @@ pub(crate) fn owner(tier: Tier) -> Result<Arc<Owner>, DurableError> {
     }
     let made = Arc::new(make()?);
     *owner = Some(Arc::clone(&made));
+    drop(owner);
+    // Told without the lock: a sink may register something itself.
+    if let Some(warning) = &made.run.warning {
+        epilogue_scope::report::failed("keeping durable cleanups", &std::io::Error::other(warning.clone()));
+    }
     Ok(made)
 }
 
@@ -47,9 +52,6 @@ fn make() -> Result<Owner, DurableError> {
     let power = Home::find(None, Tier::Power);
     let tier = if power.is_ok() { Tier::Power } else { Tier::Process };
     let home = power.or_else(|_| Home::find(None, Tier::Process))?;
-    if let Some(warning) = home.warning() {
-        epilogue_scope::report::failed("keeping durable cleanups", &std::io::Error::other(warning));
-    }
     let program = std::env::current_exe().ok();
     let run = Run::create(&home, NewRun { name: name(), program, tier, ..NewRun::default() })?;
     let guardian = Guardian::start(&run.dir)

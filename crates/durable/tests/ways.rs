@@ -165,10 +165,15 @@ fn what_destroys_is_held_back_while_a_newer_one_of_its_scope_is_unpaid() {
 }
 
 #[test]
-fn a_scope_keeps_nothing_of_what_was_disarmed() {
+fn in_the_order_of_a_stack_a_scope_keeps_nothing_of_what_was_disarmed() {
     let rig = Rig::new("loops");
     let output = rig.command("loops").output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "bytes a turn: 0 0\n", "{output:?}");
+    let grown: Vec<u64> = String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .map(|bytes| bytes.parse().unwrap())
+        .collect();
+    // Over 200,000 turns on each kind of scope: less than a byte a turn. The system counts in batches.
+    assert!(grown.len() == 2 && grown.iter().all(|bytes| *bytes < 200_000), "{output:?}");
 }
 
 #[test]
@@ -176,11 +181,11 @@ fn where_sigchld_is_ignored_a_command_is_still_judged_by_how_it_ended() {
     let rig = Rig::new("sigchld");
     let output = rig.command("collects-no-children").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if said.contains("nobody can tell how") {
-        eprintln!("skipped(before Linux 6.15 the kernel does not tell)");
+    if kernel() < (6, 15) {
+        assert_eq!(said.matches("nobody can tell how").count(), 2, "{said}");
     } else {
-        assert!(said.contains("false: exit code 1; it stays on record"), "{said}");
-        assert!(!said.contains("true:"), "{said}");
+        assert!(said.contains("exit 1': exit code 1; it stays on record"), "{said}");
+        assert!(!said.contains("exit 0"), "{said}");
     }
     rig.guardians().into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
 }
@@ -192,4 +197,11 @@ fn one_that_failed_early_can_be_tried_again_and_then_runs_no_more() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.ends_with("it stays on record; then Ok(true) and Ok(false)\n"), "{output:?}");
     rig.wait_paid();
+}
+
+/// The version of the kernel that runs.
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.trim().parse().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }

@@ -48,7 +48,6 @@ pub fn capabilities(named: Option<&std::path::Path>) -> Result<Capabilities, Hom
     let cgroup = cgroup();
     let oom_kills_group = cgroup.as_deref().and_then(oom_group);
     let in_container = in_container();
-    let crowded = home.warning();
     let mut found = Capabilities {
         journal: format!("{} ({})", home.path.display(), home.from),
         passed_over: home
@@ -64,15 +63,15 @@ pub fn capabilities(named: Option<&std::path::Path>) -> Result<Capabilities, Hom
         cgroup,
         oom_kills_group,
         supervisor: supervisor(),
-        advice: crowded.into_iter().collect(),
+        advice: Vec::new(),
     };
-    found.advise();
+    found.advise(home.warning());
     Ok(found)
 }
 
 impl Capabilities {
-    fn advise(&mut self) {
-        let mut advice = std::mem::take(&mut self.advice);
+    fn advise(&mut self, crowded: Option<String>) {
+        let mut advice: Vec<String> = crowded.into_iter().collect();
         if !self.survives_reboot {
             advice.push("the journal is in memory: name a directory on disk with EPILOGUE_STATE_DIR".into());
         }

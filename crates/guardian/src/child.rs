@@ -129,7 +129,8 @@ fn wait_until(
     }
 }
 
-/// How a child ended that the kernel has collected, because this program ignores SIGCHLD.
+/// How a child ended that the kernel has collected, because this program ignores SIGCHLD. Told since Linux
+/// 6.15, of one that was still there when its pidfd was opened.
 fn collected(pidfd: Option<&std::os::fd::OwnedFd>) -> io::Result<ExitStatus> {
     let status = pidfd.and_then(os::exit_status).map(ExitStatus::from_raw);
     status.ok_or_else(|| {

@@ -150,11 +150,11 @@ fn spawn(dir: &Path) -> std::io::Result<Child> {
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
-    let role = [GUARDIAN_ENV, crate::pay::ACTION_ENV].map(std::env::var_os);
+    let role = [GUARDIAN_ENV, order::ACTION_ENV].map(std::env::var_os);
     if role.iter().all(Option::is_none) {
         return;
     }
-    for name in [GUARDIAN_ENV, crate::pay::ACTION_ENV] {
+    for name in [GUARDIAN_ENV, order::ACTION_ENV] {
         // SAFETY: before `main` there is one thread. What is started from here must not take itself for
         // another guardian.
         unsafe { std::env::remove_var(name) };
@@ -280,7 +280,10 @@ fn without_pidfds(run: &Run, signals: &OwnedFd) -> Option<u8> {
         if left || is_over(run) {
             return Some(0);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        // Or until somebody tells it something.
+        if os::wait_readable(&[signals.as_fd()], Some(Duration::from_millis(20))).is_err() {
+            return Some(1);
+        }
     }
 }
 

@@ -72,7 +72,11 @@ impl Home {
 
     /// A warning, where so much is kept that soon nothing more can be registered.
     pub fn warning(&self) -> Option<String> {
-        let mib = self.mib();
+        self.warning_at(self.mib())
+    }
+
+    /// The same for a size that is known.
+    pub(crate) fn warning_at(&self, mib: u64) -> Option<String> {
         (mib >= MANY_MIB).then(|| {
             format!(
                 "{} holds {mib} MiB of journals, and at {MAX_MIB} MiB no run can begin: see 'epilogue pending \

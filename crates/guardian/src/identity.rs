@@ -36,14 +36,34 @@ pub fn this_process() -> ProcessId {
 /// When a process started, in clock ticks since boot, whatever the time namespace of who asks. `None`:
 /// there is none, or only its remains.
 pub fn start_of(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, so the fields are counted from its closing bracket.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let state = *fields.first()?;
-    if matches!(state, "Z" | "X") && threads(pid) <= 1 {
+    let stat = Stat::of(pid)?;
+    if stat.is_remains() && threads(pid) <= 1 {
         return None;
     }
-    fields.get(19)?.parse::<u64>().ok()?.checked_add_signed(-time_offset())
+    stat.start()
+}
+
+/// What the system says of a process in one line.
+struct Stat(String);
+
+impl Stat {
+    fn of(pid: u32) -> Option<Stat> {
+        fs::read_to_string(format!("/proc/{pid}/stat")).ok().map(Stat)
+    }
+
+    /// A field, by its number in proc(5), from 3 on. The name before them may hold anything, so they are
+    /// counted from its closing bracket.
+    fn field(&self, number: usize) -> Option<&str> {
+        self.0.rsplit_once(')')?.1.split_whitespace().nth(number - 3)
+    }
+
+    fn is_remains(&self) -> bool {
+        matches!(self.field(3), Some("Z" | "X"))
+    }
+
+    fn start(&self) -> Option<u64> {
+        self.field(22)?.parse::<u64>().ok()?.checked_add_signed(-time_offset())
+    }
 }
 
 /// How much later the clock since boot is here than on the machine, in clock ticks: a time namespace may
@@ -69,14 +89,12 @@ pub(crate) fn same_start(one: u64, other: u64) -> bool {
 /// The wait status of a process that has ended and was not collected yet: what the system shows of it to
 /// its own user.
 pub(crate) fn status_of_remains(process: ProcessId) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let start = fields.get(19)?.parse::<u64>().ok()?.checked_add_signed(-time_offset())?;
-    let its = process.start == 0 || same_start(start, process.start);
-    if *fields.first()? != "Z" || !its {
+    let stat = Stat::of(process.pid)?;
+    let its = process.start == 0 || same_start(stat.start()?, process.start);
+    if !stat.is_remains() || !its {
         return None;
     }
-    fields.get(49)?.parse().ok()
+    stat.field(52)?.parse().ok()
 }
 
 /// A process whose first thread has ended shows as a zombie while others run on.
@@ -86,8 +104,23 @@ fn threads(pid: u32) -> usize {
 
 /// The parent of a process.
 pub fn parent_of(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    Stat::of(pid)?.field(4)?.parse().ok()
+}
+
+/// Every process that is seen from here.
+pub(crate) fn all_pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process was started with a variable of this name in its environment, and, if one is given,
+/// of this value. Not known of who hides it, or is another user's.
+pub(crate) fn carries(pid: u32, variable: &str, value: Option<&str>) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|entry| {
+        let found = entry.strip_prefix(variable.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+        found.is_some_and(|found| value.is_none_or(|value| found == value.as_bytes()))
+    })
 }
 
 /// This boot of the machine.
@@ -129,9 +162,7 @@ pub(crate) fn alive_here(process: ProcessId) -> Alive {
 /// Whether a process of another PID namespace is seen from here: the one above sees those below, under
 /// other pids. Not to be seen is no proof.
 fn is_seen_in(namespace: u64, process: ProcessId) -> bool {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.any(|pid| {
+    all_pids().any(|pid| {
         let inside = fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|found| found.ino() == namespace);
         inside
             && innermost_pid(pid) == Some(process.pid)
@@ -193,5 +224,37 @@ mod tests {
         }
         assert_eq!(alive(&meta, process), Alive::No, "not waited for yet");
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_of_a_namespace_below_is_seen_and_never_taken_for_the_stranger_with_its_number() {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--kill-child", "sleep", "600"]);
+        let mut above = unshare.spawn().unwrap();
+        let child = || {
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", above.id())).ok()?;
+            children.split_whitespace().next()?.parse::<u32>().ok()
+        };
+        // Until it is there, and has become `sleep`; or not, where nobody may do that.
+        let below = loop {
+            let pid = child().filter(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
+            });
+            if pid.is_some() || start_of(above.id()).is_none() {
+                break pid;
+            }
+            std::thread::yield_now();
+        };
+        if let Some(pid) = below {
+            let mut meta = crate::run::tests_meta();
+            meta.pid_namespace = fs::metadata(format!("/proc/{pid}/ns/pid")).unwrap().ino();
+            let inside = ProcessId { pid: innermost_pid(pid).unwrap(), start: start_of(pid).unwrap() };
+            assert_eq!((inside.pid, alive(&meta, inside)), (1, Alive::Yes));
+            assert!(watch(&meta, inside).unwrap().is_none(), "pid 1 is somebody else here");
+        } else {
+            eprintln!("skipped(no PID namespace can be made here)");
+        }
+        above.kill().unwrap();
+        above.wait().unwrap();
     }
 }

@@ -29,6 +29,7 @@ mod environment;
 mod guard;
 mod home;
 mod identity;
+mod leftovers;
 mod log;
 mod order;
 mod os;

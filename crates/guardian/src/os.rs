@@ -4,9 +4,9 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use epilogue_journal::Ended;
 
@@ -54,6 +54,22 @@ pub(crate) fn signal_by_pidfd(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
         )
     };
     if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Descriptors of those of these processes that are there.
+pub(crate) fn pidfds(pids: &[u32]) -> Vec<OwnedFd> {
+    pids.iter().filter_map(|pid| pidfd(*pid).ok()).collect()
+}
+
+/// Sends a signal to each, and waits until all of them are gone, or for so long.
+pub(crate) fn signal_and_wait(pidfds: &[OwnedFd], signal: i32, until: Instant) {
+    for pidfd in pidfds {
+        let _ = signal_by_pidfd(pidfd, signal);
+    }
+    for pidfd in pidfds {
+        let left = until.saturating_duration_since(Instant::now());
+        let _ = wait_readable(&[pidfd.as_fd()], Some(left));
+    }
 }
 
 /// Sends a signal to a process group.

@@ -1,8 +1,7 @@
 //! Payment: what is owed, newest first; what fails is tried again; what cannot succeed is kept.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{ActionCx, ActionError, Call, Known};
 use crate::builtin::{KEY_ENV, kill_carriers};
-use crate::child::{self, Output};
-use crate::identity;
+use crate::child::Output;
 use crate::log::{self, Log};
+use crate::order;
 use crate::run::Run;
 
 /// An attempt that its payer did not survive is tried this often: then it is thought to kill its payers.
@@ -178,7 +177,7 @@ impl About {
         Ok(About {
             uuid: run.meta().uuid.clone(),
             ended: run.journal.ended()?,
-            same_boot: run.meta().boot_id == identity::boot_id(),
+            same_boot: run.is_of_this_boot(),
             dir: Some(run.dir.clone()),
             program: run.meta().program.clone(),
             environment: run.settings.environment.clone(),
@@ -373,7 +372,7 @@ impl<'a> Payment<'a> {
         let Some(known) = Known::find(&call.action) else { return self.elsewhere(entry, call, cx) };
         match &self.about.dir {
             Some(dir) if known.in_child && self.options.runner != Runner::Owner => {
-                in_child(&std::env::current_exe()?, dir, entry, cx)
+                order::give(&std::env::current_exe()?, dir, entry, cx)
             }
             _ => call.run(cx),
         }
@@ -393,7 +392,7 @@ impl<'a> Payment<'a> {
                 "only {program_name} knows how to run {action}, and that is not there"
             )));
         }
-        in_child(program, dir, entry, cx)
+        order::give(program, dir, entry, cx)
     }
 
     fn park(&mut self, entry: &Entry, what: String, why: String) -> Result<(), JournalError> {
@@ -528,36 +527,4 @@ fn backoff(tries: u8) -> Duration {
     let most = (BACKOFF_FIRST * 2_u32.pow(u32::from(tries.saturating_sub(1)).min(16))).min(BACKOFF_MAX);
     let random = std::hash::RandomState::new().build_hasher().finish();
     most.mul_f64((random % 1024) as f64 / 1024.0)
-}
-
-/// The variable that makes a program run one action and nothing else.
-pub(crate) const ACTION_ENV: &str = "EPILOGUE_ACTION";
-
-/// What such a program is told.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Order {
-    pub(crate) dir: std::path::PathBuf,
-    pub(crate) id: u64,
-    pub(crate) attempt: u8,
-    pub(crate) fence: u64,
-}
-
-/// Exit codes by which it answers.
-pub(crate) const RETRY: u8 = 75;
-pub(crate) const PARK: u8 = 78;
-
-/// Runs an action in a process of its own, which can be killed, and may crash.
-fn in_child(program: &Path, dir: &Path, entry: &Entry, cx: &ActionCx) -> Result<(), ActionError> {
-    let order = Order { dir: dir.to_owned(), id: entry.id, attempt: cx.attempt, fence: cx.fence };
-    let mut command = Command::new(program);
-    command.env(ACTION_ENV, serde_json::to_string(&order)?).env(KEY_ENV, &cx.key);
-    let outcome = child::run(command, None, cx.deadline, Output::Kept);
-    let words = outcome.output.trim_end();
-    words.clone_into(&mut cx.said.lock().unwrap_or_else(PoisonError::into_inner));
-    let last = words.lines().last().unwrap_or_default();
-    match outcome.result {
-        Err(error) if error.message == format!("exit code {PARK}") => Err(ActionError::park(last)),
-        Err(error) if error.message == format!("exit code {RETRY}") => Err(ActionError::retry(last)),
-        result => result,
-    }
 }

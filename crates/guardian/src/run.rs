@@ -30,6 +30,8 @@ pub struct Run {
     pub journal: Arc<Journal>,
     /// How it is to be paid.
     pub settings: Settings,
+    /// What whoever has made it should say: so much is kept that soon no run can begin.
+    pub warning: Option<String>,
     /// Held while this process counts as alive to other PID namespaces.
     alive: Option<File>,
 }
@@ -127,9 +129,10 @@ impl Run {
         let dir = home.path.join(unique());
         let io = |doing| move |source| RunError::Io { path: home.path.clone(), doing, source };
         DirBuilder::new().mode(0o700).create(&dir).map_err(io("making a directory for the run"))?;
-        Run::fill(&dir, new).inspect_err(|_| {
+        let run = Run::fill(&dir, new).inspect_err(|_| {
             let _ = fs::remove_dir_all(&dir);
-        })
+        })?;
+        Ok(Run { warning: home.warning_at(mib), ..run })
     }
 
     fn fill(dir: &Path, new: NewRun) -> Result<Run, RunError> {
@@ -157,7 +160,13 @@ impl Run {
         journal.set_owner(identity::this_process())?;
         journal.rename(&dir.join("journal"))?;
         journal.trust_tail();
-        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, alive: Some(alive) })
+        Ok(Run {
+            dir: dir.to_owned(),
+            journal: Arc::new(journal),
+            settings,
+            warning: None,
+            alive: Some(alive),
+        })
     }
 
     /// Opens a run that is there.
@@ -175,7 +184,7 @@ impl Run {
             .ok()
             .and_then(|json| serde_json::from_slice(&json).ok())
             .unwrap_or_default();
-        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, alive: None })
+        Ok(Run { dir: dir.to_owned(), journal: Arc::new(journal), settings, warning: None, alive: None })
     }
 
     /// Counts as alive from now on, for other PID namespaces.

@@ -15,14 +15,14 @@ use crate::action::Call;
 use crate::builtin::RecoverRun;
 use crate::child::say;
 use crate::environment;
-use crate::guard::{GUARDIAN_ENV, Guardian};
+use crate::guard::Guardian;
 use crate::home::Home;
 use crate::identity;
 use crate::pay::{Options, Report, Runner};
 use crate::recover::{self, Recovered};
 use crate::run::{NewRun, OnWrapperDeath, Run, RunError, Settings, now_ms};
 use crate::scope::{OUTER_ENV, SCOPE_ENV, ScopeRef};
-use crate::{log, os};
+use crate::{leftovers, log, os};
 
 /// A command that is to be run as the owner of a scope.
 pub struct Wrap {
@@ -168,12 +168,12 @@ impl Wrap {
         // Ended before anything is paid; or named after that, which may have ended some of it.
         let ends_them = self.leftovers == Leftovers::Term || std::process::id() == 1;
         if ends_them {
-            end_leftovers();
+            leftovers::end();
         }
         let short = run.short().to_owned();
         let report = self.pay(run, &signals, owner.stop_at);
         if !ends_them {
-            name_leftovers();
+            leftovers::name();
         }
         let report = report.unwrap_or_else(|| {
             say(&format!("epilogue: another payer has the cleanups of {name}"));
@@ -215,6 +215,9 @@ impl Wrap {
                 settings: Some(settings),
             },
         )?;
+        if let Some(warning) = &run.warning {
+            say(&format!("epilogue: {warning}"));
+        }
         run.journal.set_wrapper(identity::this_process()).map_err(RunError::from)?;
         Ok(run)
     }
@@ -466,64 +469,6 @@ impl Impatience {
             }
         }
     }
-}
-
-fn name_leftovers() {
-    let named = named(&children());
-    if !named.is_empty() {
-        say(&format!("epilogue: it left running: {named} (--leftovers=term ends what is left)"));
-    }
-}
-
-fn end_leftovers() {
-    let left = children();
-    if left.is_empty() {
-        return;
-    }
-    say(&format!("epilogue: ending what it left running: {}", named(&left)));
-    let pidfds: Vec<_> = left.iter().filter_map(|pid| os::pidfd(*pid).ok()).collect();
-    for signal in [libc::SIGTERM, libc::SIGKILL] {
-        let until = Instant::now() + Duration::from_secs(5);
-        for pidfd in &pidfds {
-            let _ = os::signal_by_pidfd(pidfd, signal);
-        }
-        for pidfd in &pidfds {
-            let left = until.saturating_duration_since(Instant::now());
-            let _ = os::wait_readable(&[pidfd.as_fd()], Some(left));
-        }
-    }
-    while os::reap().is_some() {}
-}
-
-fn named(pids: &[u32]) -> String {
-    let named: Vec<String> = pids.iter().map(|pid| format!("{pid} {}", command_name(*pid))).collect();
-    named.join(", ")
-}
-
-/// What the command has left, but for guardians, of this run and of runs within it.
-fn children() -> Vec<u32> {
-    let mut found = Vec::new();
-    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-    }
-    found.retain(|pid| identity::start_of(*pid).is_some() && !is_leaving(*pid) && !is_guardian(*pid));
-    found
-}
-
-/// Whether a process is so near its end that its memory is gone: nothing else has no command line.
-fn is_leaving(pid: u32) -> bool {
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
-}
-
-fn is_guardian(pid: u32) -> bool {
-    let mark = format!("{GUARDIAN_ENV}=");
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()))
-}
-
-fn command_name(pid: u32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 fn tell(name: &str, how: &str, run: &str, report: &Report, quiet: bool) {

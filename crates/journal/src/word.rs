@@ -57,7 +57,7 @@ impl State {
     }
 
     /// Whether it is owed and was never begun.
-    pub(crate) fn is_untouched(self) -> bool {
+    pub fn is_untouched(self) -> bool {
         matches!(self, State::Live | State::Amended)
     }
 

@@ -45,6 +45,10 @@ impl Shared {
 
     /// A number that no other scope of this process has.
     pub(crate) fn id(&self) -> u64 {
+        let id = self.id.load(Ordering::Relaxed);
+        if id != 0 {
+            return id;
+        }
         let fresh = fresh_scope_id();
         match self.id.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => fresh,

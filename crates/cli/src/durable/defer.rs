@@ -178,12 +178,12 @@ fn owned_by(pid: u32, dir: Option<&std::path::Path>) -> Result<Run, Failure> {
             return Ok(run);
         }
     }
-    if let Some(warning) = home.warning() {
-        super::say(format_args!("epilogue: {warning}"));
-    }
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
     let settings = Settings { environment: Some(current_hash()), ..Settings::default() };
     let run = Run::create(&home, NewRun { name, settings: Some(settings), ..NewRun::default() })?;
+    if let Some(warning) = &run.warning {
+        super::say(format_args!("epilogue: {warning}"));
+    }
     run.journal.set_owner(owner)?;
     let guardian = Guardian::start(&run.dir).map_err(failed)?;
     if !guardian.wait_armed(Duration::from_secs(5)) {

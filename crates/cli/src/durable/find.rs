@@ -161,9 +161,8 @@ impl Name {
             call.is_ok_and(|call| call.name.as_deref() == Some(self.record.as_str()))
         };
         let all: Vec<_> = scan.entries.iter().rev().filter(named).collect();
-        let armed = |entry: &&&epilogue_journal::Entry| matches!(entry.state, State::Live | State::Amended);
-        let open = |entry: &&&epilogue_journal::Entry| entry.state.is_open();
-        let found = all.iter().find(armed).or_else(|| all.iter().find(open)).or_else(|| all.first());
+        let newest = |of: fn(State) -> bool| all.iter().find(|entry| of(entry.state));
+        let found = newest(State::is_untouched).or_else(|| newest(State::is_open)).or_else(|| all.first());
         Ok(found.map(|entry| entry.id))
     }
 

@@ -142,9 +142,6 @@ fn wrap(args: Args) -> Result<Wrapped, Failure> {
         TierArg::Power => Tier::Power,
     };
     let home = Home::find(args.dir.as_deref(), tier).map_err(|error| own(error.to_string()))?;
-    if let Some(warning) = home.warning() {
-        super::say(format_args!("epilogue: {warning}"));
-    }
     let budget = grace()?.budget();
     let wrap = Wrap {
         argv: args.command,

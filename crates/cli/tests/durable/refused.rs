@@ -159,6 +159,9 @@ fn many_mebibytes_of_journals_are_warned_of_and_too_many_refused() {
     assert_eq!(refused.code(), 125, "{}", refused.stderr());
     assert!(refused.stderr().contains("256 MiB is the limit"), "{}", refused.stderr());
     assert!(!rig.path("note-ran").exists());
+    let mut shell = rig.command("bash");
+    let ran = crate::rig::Ran(shell.args(["-c", "epilogue defer --owner $$ -- true"]).output().unwrap());
+    assert_eq!(ran.code(), 74, "{}", ran.stderr());
 }
 
 #[test]

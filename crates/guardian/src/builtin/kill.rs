@@ -63,14 +63,8 @@ impl KillMarked {
 
 /// The processes that were started with this in their environment.
 fn carriers(variable: &str, value: &str) -> Vec<u32> {
-    let entry = format!("{variable}={value}");
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|found| found.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != std::process::id())
-        .filter(|pid| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
-        })
+    identity::all_pids()
+        .filter(|pid| *pid != std::process::id() && identity::carries(*pid, variable, Some(value)))
         .collect()
 }
 
@@ -82,14 +76,7 @@ pub(crate) fn kill_carriers(variable: &str, value: &str) -> bool {
         if left.is_empty() || std::time::Instant::now() >= until {
             return left.is_empty();
         }
-        let pidfds: Vec<_> = left.into_iter().filter_map(|pid| os::pidfd(pid).ok()).collect();
-        for pidfd in &pidfds {
-            let _ = os::signal_by_pidfd(pidfd, libc::SIGKILL);
-        }
-        for pidfd in &pidfds {
-            let left = until.saturating_duration_since(std::time::Instant::now());
-            let _ = os::wait_readable(&[pidfd.as_fd()], Some(left));
-        }
+        os::signal_and_wait(&os::pidfds(&left), libc::SIGKILL, until);
     }
 }
 
@@ -102,15 +89,8 @@ impl Action for KillMarked {
             return Err(ActionError::park("the marked processes were of another PID namespace"));
         }
         for signal in [libc::SIGTERM, libc::SIGKILL] {
-            let pidfds: Vec<_> = self.marked().into_iter().filter_map(|pid| os::pidfd(pid).ok()).collect();
             let until = std::time::Instant::now() + GRACE.min(cx.remaining());
-            for pidfd in &pidfds {
-                let _ = os::signal_by_pidfd(pidfd, signal);
-            }
-            for pidfd in &pidfds {
-                let left = until.saturating_duration_since(std::time::Instant::now());
-                os::wait_readable(&[pidfd.as_fd()], Some(left))?;
-            }
+            os::signal_and_wait(&os::pidfds(&self.marked()), signal, until);
         }
         if self.marked().is_empty() {
             Ok(())
