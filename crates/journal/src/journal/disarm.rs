@@ -8,7 +8,7 @@ use crate::word::{State, StateWord};
 
 impl Journal {
     /// Says that a record shall not run. When this returns [`Disarm::Disarmed`] it never will; where it
-    /// was registered with [`Tier::Power`], not after a power cut either.
+    /// was registered with [`Tier::Power`](crate::Tier::Power), not after a power cut either.
     ///
     /// # Errors
     ///
