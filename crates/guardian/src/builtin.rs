@@ -15,7 +15,6 @@ pub(crate) use command::KEY_ENV;
 pub use command::{Directory, RunCommand};
 #[cfg(feature = "http")]
 pub use http::{Deregister, HttpRequest};
-pub(crate) use kill::kill_carriers;
 pub use kill::{KillGroup, KillMarked, MARK_ENV};
 pub use nested::RecoverRun;
 #[cfg(feature = "redis")]

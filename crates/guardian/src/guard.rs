@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use epilogue_journal::{Ended, Phase, ProcessId, Record, Tier};
 
 use crate::action::Call;
-use crate::builtin::RemoveFile;
+use crate::builtin::{KEY_ENV, RemoveFile};
 use crate::home::Home;
 use crate::identity::{self, Alive};
 use crate::pay::{Options, Runner};
@@ -137,6 +137,8 @@ fn spawn(dir: &Path) -> std::io::Result<Child> {
         // For who looks at a list of processes.
         .arg0("epilogue-guardian")
         .env(GUARDIAN_ENV, dir)
+        // Begun within a cleanup, it is not of that attempt, and does not end with it.
+        .env_remove(KEY_ENV)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -179,13 +181,21 @@ fn main(dir: OsString) -> u8 {
     os::raise_limits();
     let _ = std::env::set_current_dir("/");
     let Ok(mut run) = Run::open(Path::new(&dir)) else { return 1 };
-    run.stay_known();
+    stay_known(&mut run);
     // Before anybody may rely on it: how the owner ends is told to who has seen it alive.
     let owner = run.journal.owner().ok().and_then(|owner| identity::watch(run.meta(), owner).ok().flatten());
     let _ = std::io::stdout().write_all(b"armed\n").and_then(|()| std::io::stdout().flush());
     os::let_go_of_stdout();
     rehearse();
     watch(run, &signals, owner)
+}
+
+/// Says to other PID namespaces that somebody lives who knows; but not where this guardian is itself in
+/// another than its owner, and has to see that lock free.
+fn stay_known(run: &mut Run) {
+    if run.meta().pid_namespace == identity::pid_namespace() {
+        run.stay_known();
+    }
 }
 
 /// Pays a debt of its own making, once, in memory: the code that will be needed is then there, and half
@@ -211,19 +221,26 @@ fn rehearse() {
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Until the owner is gone, and the wrapper that would pay after it.
-fn watch(run: Run, signals: &OwnedFd, mut last_seen: Option<OwnedFd>) -> u8 {
+fn watch(mut run: Run, signals: &OwnedFd, mut last_seen: Option<OwnedFd>) -> u8 {
     loop {
         let (Ok(owner), Ok(wrapper)) = (run.journal.owner(), run.journal.wrapper()) else { return 1 };
         let watched = (identity::watch(run.meta(), owner), identity::watch(run.meta(), wrapper));
         let (owner_fd, wrapper_fd) = match watched {
             (Ok(None), Ok(None)) => {
                 note_end(&run, owner, last_seen.as_ref());
-                return pay(run);
+                match pay(run) {
+                    After::Over(code) => return code,
+                    After::Alive(living) => run = living,
+                }
+                continue;
             }
             (Ok(owner), Ok(wrapper)) => (owner, wrapper),
-            _ => match without_pidfds(&run, signals) {
-                Some(code) => return code,
-                None => return pay(run),
+            _ => match by_looking(&run, signals).map_or_else(|| pay(run), After::Over) {
+                After::Over(code) => return code,
+                After::Alive(living) => {
+                    run = living;
+                    continue;
+                }
             },
         };
         if let (Some(owner_fd), None) = (&owner_fd, &wrapper_fd)
@@ -255,14 +272,18 @@ fn watch(run: Run, signals: &OwnedFd, mut last_seen: Option<OwnedFd>) -> u8 {
     }
 }
 
-/// The same on a kernel that has no pidfds, or refuses them: looked at now and then. `None`: it is time to
-/// pay.
-fn without_pidfds(run: &Run, signals: &OwnedFd) -> Option<u8> {
+/// The same on a kernel that has no pidfds, or refuses them, and for an owner of another PID namespace:
+/// looked at now and then. `None`: it is time to pay.
+fn by_looking(run: &Run, signals: &OwnedFd) -> Option<u8> {
     let mut told: Option<Instant> = None;
     loop {
         let (Ok(owner), Ok(wrapper)) = (run.journal.owner(), run.journal.wrapper()) else { return Some(1) };
         match (run.process_alive(owner), run.process_alive(wrapper)) {
             (Alive::No, Alive::No) => return None,
+            // Then its lock tells.
+            (Alive::Elsewhere, _) | (_, Alive::Elsewhere) if run.alive().is_ok_and(|a| a == Alive::No) => {
+                return None;
+            }
             (Alive::Yes, Alive::No)
                 if wrapper.pid != 0 && run.settings.on_wrapper_death == OnWrapperDeath::Term =>
             {
@@ -326,7 +347,15 @@ fn end(owner: &OwnedFd) {
     }
 }
 
-fn pay(run: Run) -> u8 {
+/// What came of it.
+enum After {
+    /// This guardian is not needed any more.
+    Over(u8),
+    /// The owner lives: the journal has named another.
+    Alive(Run),
+}
+
+fn pay(run: Run) -> After {
     let dir = run.dir.clone();
     let mut next = Some(run);
     // Whoever else has it may die of it.
@@ -335,13 +364,18 @@ fn pay(run: Run) -> u8 {
             Some(run) => run,
             None => match Run::open(&dir) {
                 Ok(run) => run,
-                Err(_) => return 0,
+                Err(_) => return After::Over(0),
             },
         };
         match recover::pay_dead(run, &Options::of(Runner::Guardian), Duration::ZERO) {
             Ok(Recovered::Busy) => std::thread::sleep(Duration::from_millis(100)),
-            Ok(Recovered::Paid(report)) if report.left() == 0 => return 0,
-            _ => return 1,
+            Ok(Recovered::Paid(report)) if report.left() == 0 => return After::Over(0),
+            Ok(Recovered::Alive) => {
+                let Ok(mut run) = Run::open(&dir) else { return After::Over(0) };
+                stay_known(&mut run);
+                return After::Alive(run);
+            }
+            _ => return After::Over(1),
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use epilogue_journal::{Meta, ProcessId};
 
 use crate::os;
+use crate::proc::{self, Found, Shown, Start};
+
+pub(crate) use crate::proc::same_start;
 
 /// Whether a process is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,8 @@ pub enum Alive {
     Yes,
     /// It is not, and will not be.
     No,
-    /// It lives, or lived, in another PID namespace: from here nobody can tell.
+    /// From here nobody can tell: it lives, or lived, in another PID namespace, or `/proc` does not show this
+    /// one.
     Elsewhere,
 }
 
@@ -34,113 +37,71 @@ pub fn this_process() -> ProcessId {
 }
 
 /// When a process started, in clock ticks since boot, whatever the time namespace of who asks. `None`:
-/// there is none, or only its remains.
+/// there is none, or only its remains. `Some(0)`: that cannot be told here, because there is no `/proc`, or
+/// it tells the time of another namespace.
 pub fn start_of(pid: u32) -> Option<u64> {
-    let stat = Stat::of(pid)?;
-    if stat.is_remains() && threads(pid) <= 1 {
+    match proc::find(pid) {
+        Found::Gone => None,
+        Found::Unknown => Some(0),
+        Found::Shown(shown) => start_of_shown(shown),
+    }
+}
+
+/// The same for one that was found.
+pub(crate) fn start_of_shown(shown: Shown) -> Option<u64> {
+    let stat = shown.stat()?;
+    if stat.is_remains() && shown.threads() <= 1 {
         return None;
     }
-    stat.start()
-}
-
-/// What the system says of a process in one line.
-struct Stat(String);
-
-impl Stat {
-    fn of(pid: u32) -> Option<Stat> {
-        fs::read_to_string(format!("/proc/{pid}/stat")).ok().map(Stat)
+    match stat.start()? {
+        // Only the first threads of the kernel start at 0, and they own nothing.
+        Start::At(ticks) => Some(ticks.max(1)),
+        Start::Untold => Some(0),
     }
-
-    /// A field, by its number in proc(5), from 3 on. The name before them may hold anything, so they are
-    /// counted from its closing bracket.
-    fn field(&self, number: usize) -> Option<&str> {
-        self.0.rsplit_once(')')?.1.split_whitespace().nth(number - 3)
-    }
-
-    fn is_remains(&self) -> bool {
-        matches!(self.field(3), Some("Z" | "X"))
-    }
-
-    fn start(&self) -> Option<u64> {
-        self.field(22)?.parse::<u64>().ok()?.checked_add_signed(-time_offset())
-    }
-}
-
-/// How much later the clock since boot is here than on the machine, in clock ticks: a time namespace may
-/// set it, and start times are told by it.
-fn time_offset() -> i64 {
-    static OFFSET: OnceLock<i64> = OnceLock::new();
-    *OFFSET.get_or_init(|| {
-        let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
-        let boot = offsets.lines().find_map(|line| line.strip_prefix("boottime"));
-        let mut numbers = boot.unwrap_or_default().split_whitespace().map(str::parse::<i64>);
-        let (Some(Ok(seconds)), Some(Ok(nanos))) = (numbers.next(), numbers.next()) else { return 0 };
-        let ticks = i64::try_from(os::clock_ticks()).unwrap_or(100);
-        seconds.saturating_mul(ticks).saturating_add(nanos.saturating_mul(ticks) / 1_000_000_000)
-    })
-}
-
-/// Whether two start times are of one process. Where the clock is offset by parts of a tick, each is
-/// rounded another way.
-pub(crate) fn same_start(one: u64, other: u64) -> bool {
-    one.abs_diff(other) <= u64::from(time_offset() != 0)
 }
 
 /// The wait status of a process that has ended and was not collected yet: what the system shows of it to
 /// its own user.
 pub(crate) fn status_of_remains(process: ProcessId) -> Option<i32> {
-    let stat = Stat::of(process.pid)?;
-    let its = process.start == 0 || same_start(stat.start()?, process.start);
-    if !stat.is_remains() || !its {
-        return None;
-    }
-    stat.field(52)?.parse().ok()
+    let Found::Shown(shown) = proc::find(process.pid) else { return None };
+    let stat = shown.stat()?;
+    let its = match stat.start()? {
+        Start::At(start) => process.start == 0 || same_start(start, process.start),
+        Start::Untold => false,
+    };
+    if stat.is_remains() && its { stat.status() } else { None }
 }
 
-/// A process whose first thread has ended shows as a zombie while others run on.
-fn threads(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
-}
-
-/// The parent of a process.
+/// The parent of a process, if it is of this PID namespace.
 pub fn parent_of(pid: u32) -> Option<u32> {
-    Stat::of(pid)?.field(4)?.parse().ok()
+    let Found::Shown(shown) = proc::find(pid) else { return None };
+    proc::pid_of(shown.stat()?.parent()?)
 }
 
-/// Every process that is seen from here.
-pub(crate) fn all_pids() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
+/// What stands for a boot that nobody can tell.
+const UNTOLD: &str = "?";
 
-/// Whether a process was started with a variable of this name in its environment, and, if one is given,
-/// of this value. Not known of who hides it, or is another user's.
-pub(crate) fn carries(pid: u32, variable: &str, value: Option<&str>) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|entry| {
-        let found = entry.strip_prefix(variable.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-        found.is_some_and(|found| value.is_none_or(|value| found == value.as_bytes()))
-    })
-}
-
-/// This boot of the machine.
+/// This boot of the machine; "?" where it cannot be told.
 pub fn boot_id() -> String {
     static ID: OnceLock<String> = OnceLock::new();
     let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
-    ID.get_or_init(|| read().unwrap_or_else(|_| "?".into())).clone()
+    ID.get_or_init(|| read().unwrap_or_else(|_| UNTOLD.into())).clone()
 }
 
-/// The PID namespace of this process.
+/// The PID namespace of this process; 0 where it cannot be told.
 pub fn pid_namespace() -> u64 {
-    // Of the process it never changes; only its children's can.
-    static SPACE: OnceLock<u64> = OnceLock::new();
-    *SPACE.get_or_init(|| fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino()))
+    proc::own_namespace()
 }
 
 /// Whether a process that a journal names is there.
 pub fn alive(meta: &Meta, process: ProcessId) -> Alive {
-    if meta.boot_id != boot_id() || process.pid == 0 {
+    if process.pid == 0 {
         return Alive::No;
+    }
+    if meta.boot_id != boot_id() {
+        // Without a boot to compare there is no `/proc` either.
+        let told = meta.boot_id != UNTOLD && boot_id() != UNTOLD;
+        return if told { Alive::No } else { Alive::Elsewhere };
     }
     if meta.pid_namespace != pid_namespace() {
         let seen = process.start != 0 && is_seen_in(meta.pid_namespace, process);
@@ -154,7 +115,10 @@ pub(crate) fn alive_here(process: ProcessId) -> Alive {
     match start_of(process.pid) {
         None => Alive::No,
         // Its start was not known when it was named: whoever has the pid may be it.
-        Some(start) if process.start == 0 || same_start(start, process.start) => Alive::Yes,
+        Some(_) if process.start == 0 => Alive::Yes,
+        // Or it is not known here.
+        Some(0) => Alive::Elsewhere,
+        Some(start) if same_start(start, process.start) => Alive::Yes,
         Some(_) => Alive::No,
     }
 }
@@ -162,30 +126,23 @@ pub(crate) fn alive_here(process: ProcessId) -> Alive {
 /// Whether a process of another PID namespace is seen from here: the one above sees those below, under
 /// other pids. Not to be seen is no proof.
 fn is_seen_in(namespace: u64, process: ProcessId) -> bool {
-    all_pids().any(|pid| {
-        let inside = fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|found| found.ino() == namespace);
-        inside
-            && innermost_pid(pid) == Some(process.pid)
-            && start_of(pid).is_some_and(|start| same_start(start, process.start))
-    })
-}
-
-/// The pid that a process has in its own namespace.
-fn innermost_pid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    pids.split_whitespace().last()?.parse().ok()
+    proc::of_namespace(namespace, process.pid)
+        .filter_map(start_of_shown)
+        .any(|start| start != 0 && same_start(start, process.start))
 }
 
 /// A descriptor that is readable once the process is gone; `None` when it is already.
 ///
 /// # Errors
 ///
-/// What the system says where it has no such descriptors.
+/// What the system says where it has no such descriptors; [`io::ErrorKind::Unsupported`] for a process that
+/// cannot be known from here.
 pub(crate) fn watch(meta: &Meta, process: ProcessId) -> io::Result<Option<OwnedFd>> {
-    // A pid of another namespace is a stranger's here: seen to live, and not to be opened by that number.
-    if meta.pid_namespace != pid_namespace() || alive(meta, process) != Alive::Yes {
-        return Ok(None);
+    match alive(meta, process) {
+        Alive::No => return Ok(None),
+        // A pid of another namespace is a stranger's here: seen to live, and not to be opened by that number.
+        Alive::Yes if meta.pid_namespace == pid_namespace() => {}
+        _ => return Err(io::ErrorKind::Unsupported.into()),
     }
     match os::pidfd(process.pid) {
         // Between the look and the opening another may have come by the same pid.
@@ -198,6 +155,8 @@ pub(crate) fn watch(meta: &Meta, process: ProcessId) -> io::Result<Option<OwnedF
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -206,7 +165,7 @@ mod tests {
         let me = this_process();
         assert!(me.start > 0);
         assert_eq!(alive(&meta, me), Alive::Yes);
-        assert_eq!(alive(&meta, ProcessId { start: me.start + 1, ..me }), Alive::No);
+        assert_eq!(alive(&meta, ProcessId { start: me.start + 2, ..me }), Alive::No);
         assert_eq!(alive(&meta, ProcessId { start: 0, ..me }), Alive::Yes);
         assert_eq!(alive(&meta, ProcessId::default()), Alive::No);
         assert!(start_of(1).is_some() && parent_of(me.pid).is_some());
@@ -248,9 +207,9 @@ mod tests {
         if let Some(pid) = below {
             let mut meta = crate::run::tests_meta();
             meta.pid_namespace = fs::metadata(format!("/proc/{pid}/ns/pid")).unwrap().ino();
-            let inside = ProcessId { pid: innermost_pid(pid).unwrap(), start: start_of(pid).unwrap() };
-            assert_eq!((inside.pid, alive(&meta, inside)), (1, Alive::Yes));
-            assert!(watch(&meta, inside).unwrap().is_none(), "pid 1 is somebody else here");
+            let inside = ProcessId { pid: 1, start: start_of(pid).unwrap() };
+            assert_eq!(alive(&meta, inside), Alive::Yes);
+            assert!(watch(&meta, inside).is_err(), "pid 1 is somebody else here");
         } else {
             eprintln!("skipped(no PID namespace can be made here)");
         }

@@ -24,6 +24,7 @@
 mod action;
 mod builtin;
 mod capabilities;
+mod carriers;
 mod child;
 mod environment;
 mod guard;
@@ -34,6 +35,7 @@ mod log;
 mod order;
 mod os;
 mod pay;
+mod proc;
 mod recover;
 mod run;
 mod scope;
@@ -61,7 +63,7 @@ pub use identity::{Alive, alive, boot_id, parent_of, pid_namespace, start_of, th
 pub use log::{Attempt, Past, attempts, ended_words, past, signal_name};
 pub use os::{effective_uid, is_set_uid};
 pub use pay::{About, Item, Options, Report, Runner, describe, pay, pay_store, run_here};
-pub use recover::{Recovered, pay_dead, recover_all, recover_run};
+pub use recover::{Recovered, drop_begun, pay_dead, recover_all, recover_run};
 pub use run::{NewRun, OnWrapperDeath, Run, RunError, Settings, now_ms};
 pub use scope::{OUTER_ENV, SCOPE_ENV, ScopeRef};
 pub use secret::{Secret, SecretRef};

@@ -56,11 +56,6 @@ pub(crate) fn signal_by_pidfd(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Descriptors of those of these processes that are there.
-pub(crate) fn pidfds(pids: &[u32]) -> Vec<OwnedFd> {
-    pids.iter().filter_map(|pid| pidfd(*pid).ok()).collect()
-}
-
 /// Sends a signal to each, and waits until all of them are gone, or for so long.
 pub(crate) fn signal_and_wait(pidfds: &[OwnedFd], signal: i32, until: Instant) {
     for pidfd in pidfds {
@@ -353,11 +348,12 @@ pub(crate) fn prepare_child(umask: Option<u32>) -> io::Result<()> {
 }
 
 /// Lets what this process becomes by exec keep a file open, and with it the locks on it. Its number is
-/// one that scripts do not use. Between fork and exec.
-pub(crate) fn keep_over_exec(fd: BorrowedFd<'_>) {
-    const ABOVE: i32 = 200;
-    // SAFETY: no memory is passed. Without room for so high a number, it is not kept.
-    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, ABOVE) };
+/// one that scripts do not use, if so high a one is allowed. Between fork and exec. Returns whether it is
+/// kept.
+pub(crate) fn keep_over_exec(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: no memory is passed.
+    let kept = |above: i32| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, above) } >= 0;
+    [200, 10, 3].into_iter().any(kept)
 }
 
 /// The parent of this process; 0 where that is outside of its PID namespace.

@@ -9,7 +9,8 @@ use epilogue_journal::{Ended, Entry, Generation, JournalError, Paid, State, Stor
 use serde::{Deserialize, Serialize};
 
 use crate::action::{ActionCx, ActionError, Call, Known};
-use crate::builtin::{KEY_ENV, kill_carriers};
+use crate::builtin::KEY_ENV;
+use crate::carriers::Mark;
 use crate::child::Output;
 use crate::log::{self, Log};
 use crate::order;
@@ -331,15 +332,12 @@ impl<'a> Payment<'a> {
         let Some(attempt) = self.store.begin(self.generation, entry)? else { return Ok(true) };
         (self.options.beginning)(&what);
         let began = Instant::now();
-        let left = self.options.budget.saturating_sub(self.began.elapsed());
+        let left = || self.options.budget.saturating_sub(self.began.elapsed());
         let cx = context(self.about, entry, self.generation, attempt);
-        let cx = ActionCx { deadline: began + call.timeout().min(left), output: self.options.output, ..cx };
-        // Whoever began it before is dead, and what that had started may not be.
-        let former = entry.state == State::Running && self.about.same_boot;
-        let result = match former && !kill_carriers(KEY_ENV, &cx.key) {
-            true => Err(ActionError::retry("what a payer before had started for it does not end")),
-            false => self.perform(entry, call, &cx),
-        };
+        let former = end_former(entry, &cx.key, left());
+        let deadline = Instant::now() + call.timeout().min(left());
+        let cx = ActionCx { deadline, output: self.options.output, ..cx };
+        let result = former.and_then(|()| self.perform(entry, call, &cx));
         let said = cx.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match result {
             Ok(()) => {
@@ -481,6 +479,7 @@ pub fn run_here(run: &Run, id: u64, ended: Ended) -> Result<Option<Result<(), Ac
         .map_err(|error| ActionError::park(format!("it cannot be read: {error}")));
     let result = call.and_then(|call| {
         let cx = context(&about, &entry, generation, attempt);
+        end_former(&entry, &cx.key, FORMER)?;
         let cx = ActionCx { deadline: Instant::now() + call.timeout(), ended, ..cx };
         // An action that panics has failed, and is still owed.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.run(&cx)))
@@ -500,10 +499,33 @@ pub fn describe(entry: &Entry) -> String {
     Call::from_bytes(&entry.body).map_or_else(|_| "?".into(), |call| call.describe())
 }
 
+/// How long what an attempt before has left running has to end, once it was killed.
+const FORMER: Duration = Duration::from_secs(5);
+
+/// Ends what attempts before this one have left running: beside it a cleanup would run twice at a time.
+fn end_former(entry: &Entry, key: &str, within: Duration) -> Result<(), ActionError> {
+    let mark = Mark { variable: KEY_ENV, value: key };
+    let until = Instant::now() + FORMER.min(within);
+    if entry.attempts == 0 || mark.end(libc::SIGKILL, until) {
+        return Ok(());
+    }
+    Err(ActionError::retry("what an attempt before had started for it does not end"))
+}
+
+/// The same for one that is not tried again. Returns whether nothing of it is left.
+pub(crate) fn end_begun(run: &Run, entry: &Entry) -> bool {
+    end_former(entry, &key(&run.meta().uuid, entry.id), FORMER).is_ok()
+}
+
+/// The same for every attempt at a record, and for no other.
+fn key(uuid: &str, id: u64) -> String {
+    format!("{uuid}-{id}")
+}
+
 /// What an action is told about the moment in which it runs.
 pub(crate) fn context(about: &About, entry: &Entry, generation: Generation, attempt: u8) -> ActionCx {
     ActionCx {
-        key: format!("{}-{}", about.uuid, entry.id),
+        key: key(&about.uuid, entry.id),
         attempt,
         fence: generation.number(),
         ended: about.ended,

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use epilogue_journal::{Ended, Phase};
+use epilogue_journal::{Ended, Generation, Phase, State};
 
 use crate::child::say;
 use crate::identity::{self, Alive};
@@ -28,6 +28,8 @@ pub enum Recovered {
 
 /// How long the lock of a dead payer may be held by what it forked, before it is passed over.
 const INHERITED_LOCK: Duration = Duration::from_secs(1);
+/// Who only wants to know whether it is held holds it for less than this.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Pays one run, if its owner and the command it waits for are provably dead.
 ///
@@ -69,8 +71,7 @@ pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered
     if lock.is_none() {
         say(&format!("epilogue: {} was deleted; what was on record is paid all the same", run.dir.display()));
     }
-    let generation = run.journal.take_over(identity::this_process())?;
-    run.journal.set_payer_namespace(identity::pid_namespace())?;
+    let generation = take_over(&run)?;
     let report = match pay::pay(&run, generation, options) {
         Err(epilogue_journal::JournalError::Fenced { .. }) => return Ok(Recovered::Busy),
         paid => paid?,
@@ -82,6 +83,30 @@ pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered
         let _ = run.remove();
     }
     Ok(Recovered::Paid(report))
+}
+
+/// Drops a record that a payer had begun before it died: it will never run again. What that payer had
+/// started for it is ended first. `false`: another payer has the run, its owner may live, or the record is
+/// not one of these.
+///
+/// # Errors
+///
+/// As [`recover_run`].
+pub fn drop_begun(run: &Run, id: u64) -> Result<bool, RunError> {
+    let Lock::Held(_lock) = lock(run, Duration::ZERO)? else { return Ok(false) };
+    if run.alive()? != Alive::No || run.journal.entry(id)?.state != State::Running {
+        return Ok(false);
+    }
+    let generation = take_over(run)?;
+    let entry = run.journal.entry(id)?;
+    Ok(pay::end_begun(run, &entry) && run.journal.park(generation, &entry)? && run.journal.drop_record(id)?)
+}
+
+/// The caller holds the lock.
+fn take_over(run: &Run) -> Result<Generation, RunError> {
+    let generation = run.journal.take_over(identity::this_process())?;
+    run.journal.set_payer_namespace(identity::pid_namespace())?;
+    Ok(generation)
 }
 
 /// What came of asking for the right to pay.
@@ -114,10 +139,10 @@ fn lock(run: &Run, wait: Duration) -> Result<Lock, RunError> {
             // Whoever holds it cannot pay: it has another generation than the one that is taken next.
             return Ok(Lock::Held(file));
         }
-        if !dead && began.elapsed() >= wait {
+        if !dead && began.elapsed() >= wait.max(LOOK) {
             return Ok(Lock::Busy);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -158,6 +158,7 @@ impl Run {
         // The journal comes last, and whole: a directory without one is an attempt that did not succeed.
         let mut journal = Journal::create(&dir.join("journal.new"), meta, true)?;
         journal.set_owner(identity::this_process())?;
+        journal.set_owner_holds_lock(true)?;
         journal.rename(&dir.join("journal"))?;
         journal.trust_tail();
         Ok(Run {
@@ -252,15 +253,13 @@ impl Run {
         identity::alive(self.meta(), process)
     }
 
-    /// A lock on a file is seen across namespaces, where a pid means something else.
+    /// A lock on a file is seen across namespaces, where a pid means something else. Held, somebody lives
+    /// who would know; free, it says something of an owner that had it.
     fn alive_elsewhere(&self) -> Alive {
-        let Ok(file) = OpenOptions::new().read(true).write(true).open(self.dir.join("alive")) else {
-            return Alive::Elsewhere;
-        };
-        match file.try_lock() {
-            Ok(()) => Alive::No,
-            Err(TryLockError::WouldBlock) => Alive::Yes,
-            Err(TryLockError::Error(_)) => Alive::Elsewhere,
+        match is_locked(&self.dir.join("alive")) {
+            Some(true) => Alive::Yes,
+            Some(false) if self.journal.owner_holds_lock().is_ok_and(|holds| holds) => Alive::No,
+            _ => Alive::Elsewhere,
         }
     }
 
@@ -275,16 +274,19 @@ impl Run {
     ///
     /// When the journal cannot be read.
     pub fn is_being_paid(&self) -> Result<bool, JournalError> {
-        Ok(self.journal.phase()? == Phase::Paying && !self.is_payer_dead()?)
+        let begun = self.journal.phase()? == Phase::Paying;
+        // A child that a dead payer has forked may hold the lock; of another namespace nothing else tells.
+        Ok(begun && !self.is_payer_dead()? && is_locked(&self.dir.join("lock")).unwrap_or(true))
     }
 
     /// Whether the last payer is known to be gone: who is of another PID namespace, or has not said of which,
     /// may live, and its lock tells.
     pub(crate) fn is_payer_dead(&self) -> Result<bool, JournalError> {
+        let generation = self.journal.generation()?;
         let namespace = self.journal.payer_namespace()?;
         let payer = self.journal.payer()?;
-        // Read again: another may have taken over in between.
-        let same = self.journal.payer_namespace()? == namespace;
+        // Read again: another may have taken over in between, and half of each was read.
+        let same = self.journal.payer_namespace()? == namespace && self.journal.generation()? == generation;
         let here = namespace == identity::pid_namespace() && same;
         // The boot of the run says nothing of a payer that came later: no lock outlives a boot.
         Ok(here && identity::alive_here(payer) == Alive::No)
@@ -310,6 +312,16 @@ impl Run {
                 let _ = fs::remove_dir_all(&dir);
             }
         }
+    }
+}
+
+/// Whether somebody holds a lock, seen by taking it for a moment. `None`: it cannot be told.
+fn is_locked(path: &Path) -> Option<bool> {
+    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+    match file.try_lock() {
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
     }
 }
 

@@ -261,12 +261,12 @@ impl Wrap {
                 os::leave_session();
             }
             // By the child itself: were it the parent's to do, a parent killed in between would leave a
-            // command that nobody knows to wait for. Three stores.
+            // command that nobody knows to wait for. A few stores.
             let me = ProcessId { pid: std::process::id(), start: 0 };
             journal.set_owner(me).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
-            if let Some(alive) = &alive {
-                // For who looks from another PID namespace, where the pid says nothing.
-                os::keep_over_exec(alive.as_fd());
+            // For who looks from another PID namespace, where the pid says nothing.
+            if alive.as_ref().is_some_and(|alive| os::keep_over_exec(alive.as_fd())) {
+                journal.set_owner_holds_lock(true).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
             }
             // The wrapper was killed before anybody could wait for the command: it does not begin.
             if os::parent() == wrapper { Ok(()) } else { Err(io::ErrorKind::Other.into()) }

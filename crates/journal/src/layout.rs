@@ -37,6 +37,8 @@ pub(crate) mod control {
     pub(crate) const SEGMENTS: usize = 1040;
     /// The process whose death ends the run: pid, then its start time in clock ticks since boot.
     pub(crate) const OWNER: usize = 1048;
+    /// 1 while that process itself holds the lock that says that the run's owner lives.
+    pub(crate) const OWNER_HOLDS: usize = OWNER + 2;
     /// Who pays at the moment: pid, then start time, then the PID namespace that both are of; 0 while that
     /// is not known.
     pub(crate) const PAYER: usize = 1056;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use epilogue_guardian::{
-    Alive, Call, Options, Recovered, Run, Runner, attempts, describe, now_ms, past, recover_run,
+    Alive, Call, Options, Recovered, Run, Runner, attempts, describe, drop_begun, now_ms, past, recover_run,
 };
 use epilogue_journal::{Entry, State};
 use serde_json::{Value, json};
@@ -245,7 +245,7 @@ fn retry(args: &Args, name: &Name) -> Result<u8, Failure> {
 
 fn drop_record(args: &Args, name: &Name) -> Result<u8, Failure> {
     let (run, entry) = find_record(args, name)?;
-    let dropped = run.journal.drop_record(entry.id)? || drop_abandoned(&run, &entry)?;
+    let dropped = run.journal.drop_record(entry.id)? || drop_begun(&run, entry.id)?;
     if !dropped {
         let state = run.journal.entry(entry.id)?.state;
         return Err(Failure::new(TOO_LATE, format!("{name} is {state}, and cannot be dropped")));
@@ -256,16 +256,6 @@ fn drop_record(args: &Args, name: &Name) -> Result<u8, Failure> {
         let _ = recover_run(run, &Options::of(Runner::Recover), Duration::ZERO);
     }
     Ok(0)
-}
-
-/// One that was begun, and whose payer is dead.
-fn drop_abandoned(run: &Run, entry: &Entry) -> Result<bool, Failure> {
-    if run.journal.entry(entry.id)?.state != State::Running || run.is_being_paid()? || owner(run) != "dead" {
-        return Ok(false);
-    }
-    let generation = run.journal.take_over(epilogue_guardian::this_process())?;
-    let entry = run.journal.entry(entry.id)?;
-    Ok(run.journal.park(generation, &entry)? && run.journal.drop_record(entry.id)?)
 }
 
 fn export(args: &Args) -> Result<u8, Failure> {

@@ -2,6 +2,7 @@
 
 mod kills;
 mod machine;
+mod namespaces;
 mod operators;
 mod reach;
 mod refused;

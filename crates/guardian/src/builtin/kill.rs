@@ -1,11 +1,12 @@
 //! Ending processes that nobody looks after any more.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, ActionCx, ActionError};
+use crate::carriers::Mark;
 use crate::{identity, os};
 
 /// Ends a process and its group: TERM, a grace of five seconds, KILL.
@@ -55,29 +56,6 @@ impl KillMarked {
     pub fn variable(&self) -> (&'static str, &str) {
         (MARK_ENV, &self.mark)
     }
-
-    fn marked(&self) -> Vec<u32> {
-        carriers(MARK_ENV, &self.mark)
-    }
-}
-
-/// The processes that were started with this in their environment.
-fn carriers(variable: &str, value: &str) -> Vec<u32> {
-    identity::all_pids()
-        .filter(|pid| *pid != std::process::id() && identity::carries(*pid, variable, Some(value)))
-        .collect()
-}
-
-/// Kills what was started with this in its environment. Returns whether nothing of it is left.
-pub(crate) fn kill_carriers(variable: &str, value: &str) -> bool {
-    let until = std::time::Instant::now() + GRACE;
-    loop {
-        let left = carriers(variable, value);
-        if left.is_empty() || std::time::Instant::now() >= until {
-            return left.is_empty();
-        }
-        os::signal_and_wait(&os::pidfds(&left), libc::SIGKILL, until);
-    }
 }
 
 impl Action for KillMarked {
@@ -88,15 +66,11 @@ impl Action for KillMarked {
         if self.pid_namespace != identity::pid_namespace() {
             return Err(ActionError::park("the marked processes were of another PID namespace"));
         }
-        for signal in [libc::SIGTERM, libc::SIGKILL] {
-            let until = std::time::Instant::now() + GRACE.min(cx.remaining());
-            os::signal_and_wait(&os::pidfds(&self.marked()), signal, until);
-        }
-        if self.marked().is_empty() {
-            Ok(())
-        } else {
-            Err(ActionError::retry("a marked process did not end"))
-        }
+        let mark = Mark { variable: MARK_ENV, value: &self.mark };
+        let ended = [libc::SIGTERM, libc::SIGKILL]
+            .into_iter()
+            .any(|signal| mark.end(signal, Instant::now() + GRACE.min(cx.remaining())));
+        if ended { Ok(()) } else { Err(ActionError::retry("a marked process did not end")) }
     }
 
     fn describe(&self) -> String {

@@ -31,13 +31,38 @@ impl Journal {
         self.process(control::OWNER)
     }
 
-    /// Names the process whose death ends the run.
+    /// Names the process whose death ends the run. Of another than before it is not known whether it
+    /// [holds the lock](Journal::owner_holds_lock).
     ///
     /// # Errors
     ///
     /// [`JournalError::Io`].
     pub fn set_owner(&self, owner: ProcessId) -> Result<(), JournalError> {
+        if self.owner()?.pid != owner.pid {
+            self.set_owner_holds_lock(false)?;
+        }
         self.set_process(control::OWNER, owner)
+    }
+
+    /// Whether the owner itself holds the lock that says to other PID namespaces that it lives: only then is
+    /// a free lock a proof of its death.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn owner_holds_lock(&self) -> Result<bool, JournalError> {
+        let word = self.medium().load(control::OWNER_HOLDS).map_err(|e| self.io("reading it", e))?;
+        Ok(word == 1)
+    }
+
+    /// Says whether the owner itself holds that lock. By the owner, once it does.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn set_owner_holds_lock(&self, holds: bool) -> Result<(), JournalError> {
+        let told = self.medium().store(control::OWNER_HOLDS, u64::from(holds));
+        told.map_err(|source| self.io("writing to it", source))
     }
 
     /// The process that waits for the owner and pays after it; pid 0 where there is none.

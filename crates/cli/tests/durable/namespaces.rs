@@ -1,0 +1,178 @@
+//! Owners and payers that do not see each other as they are: other pids, other clocks, another `/proc`.
+
+use std::process::{Child, Command};
+
+use crate::rig::{Ran, Rig, guardians, kill, root, skipped, spawn, wait_until};
+
+/// The init of a PID namespace, in which `script` runs; it lives on until the child is killed.
+fn in_namespace(rig: &Rig, script: &str) -> Child {
+    let mut command = rig.command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c"]);
+    command.arg(format!("{script}\nsleep 600"));
+    spawn(command)
+}
+
+/// `epilogue recover` in a PID namespace of its own, from where nobody else is seen.
+fn recover_beside(rig: &Rig) -> Ran {
+    let mut command = rig.command("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_epilogue"), "recover"]);
+    Ran(command.output().unwrap())
+}
+
+fn may_unshare() -> bool {
+    if !root() {
+        skipped("making a namespace needs root");
+    }
+    root()
+}
+
+#[test]
+fn a_command_of_another_pid_namespace_is_not_paid_for_while_it_lives() {
+    if !may_unshare() {
+        return;
+    }
+    // Wrapper and guardian are killed at one blow, so that neither can begin anything. The second time
+    // with no room for the number of a descriptor that is kept from scripts.
+    for limit in ["1024", "100"] {
+        let rig = Rig::new(&format!("namespace-{limit}"));
+        let mut init = in_namespace(
+            &rig,
+            &format!(
+                r#"ulimit -n {limit}
+                epilogue run --on-wrapper-death wait -- bash -c 'epilogue tmp -d > note-dir; exec sleep 600' &
+                wrapper=$!
+                until [ -s note-dir ]; do sleep 0.01; done
+                guardian=$(grep -lz '^EPILOGUE_GUARDIAN=' /proc/[0-9]*/environ | cut -d/ -f3)
+                kill -STOP $wrapper; kill -KILL $guardian $wrapper; wait
+                touch note-killed"#
+            ),
+        );
+        rig.wait_for("note-killed");
+        wait_until("nobody watches", || guardians(&rig).is_empty());
+        // From above it is seen, under another pid; from beside, by the lock that it holds.
+        let above = rig.epilogue(&["recover"]);
+        assert_eq!((above.code(), rig.left().len()), (0, 1), "{}", above.stderr());
+        assert_eq!((recover_beside(&rig).code(), rig.left().len()), (0, 1), "{limit}");
+        init.kill().unwrap();
+        init.wait().unwrap();
+        wait_until("the namespace is gone, and its command: then it is paid for", || {
+            assert_eq!(recover_beside(&rig).code(), 0);
+            rig.left().is_empty()
+        });
+    }
+}
+
+/// A shell that owes a file, has named itself as the owner, and has lost its guardian.
+fn unguarded(rig: &Rig) -> Child {
+    let mut command = rig.command("bash");
+    command.args(["-c", "touch file; epilogue defer --owner $$ --rm file; touch note-ready; exec sleep 600"]);
+    let shell = spawn(command);
+    rig.wait_for("note-ready");
+    wait_until("it is guarded no more", || {
+        let found = guardians(rig);
+        found.iter().for_each(|pid| kill(*pid, libc::SIGKILL));
+        found.is_empty()
+    });
+    shell
+}
+
+#[test]
+fn an_owner_that_holds_no_lock_is_not_taken_for_dead_by_who_cannot_see_it() {
+    if !may_unshare() {
+        return;
+    }
+    let rig = Rig::new("no-lock");
+    let mut shell = unguarded(&rig);
+    let beside = recover_beside(&rig);
+    assert_eq!((beside.code(), rig.left().len()), (1, 1), "{}", beside.stderr());
+    assert!(beside.stderr().contains("may live; not touched"), "{}", beside.stderr());
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    assert_eq!(recover_beside(&rig).code(), 1, "nor afterwards: from there nobody can tell");
+    assert_eq!((rig.epilogue(&["recover"]).code(), rig.left().len()), (0, 0));
+}
+
+#[test]
+fn where_proc_is_that_of_a_namespace_above_pids_are_not_taken_for_its_numbers() {
+    if !may_unshare() {
+        return;
+    }
+    let rig = Rig::new("proc-above");
+    let script = r#"for n in $(seq 300); do /bin/true; done
+        epilogue run -- bash -c '
+            epilogue tmp -d > note-dir; epilogue recover; ls -d "$(cat note-dir)" > note-alive
+            env -i PATH="$PATH" EPILOGUE_STATE_DIR="$EPILOGUE_STATE_DIR" epilogue defer -- touch note-found
+            kill -9 $$' 2> note-told; echo $? > note-status"#;
+    let mut command = rig.command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "bash", "-c", script]);
+    assert!(command.status().unwrap().success());
+    let told = rig.read("note-told");
+    assert_eq!(rig.read("note-alive"), rig.read("note-dir"), "it lived, and was not paid for: {told}");
+    assert_eq!(rig.read("note-status").trim(), "137");
+    assert!(rig.path("note-found").exists() && told.contains("ran 2 of 2"), "{told}");
+    assert_eq!((rig.left().len(), rig.runs()), (0, 0));
+    // Beside one that died there too, and not seen under its own number.
+    let script = r#"for n in $(seq 300); do /bin/true; done
+        bash -c 'touch file; epilogue defer --owner $$ --rm file; exec sleep 600' & owner=$!
+        until [ -e file ] && epilogue pending list | grep -q file; do sleep 0.01; done
+        epilogue recover; ls file > note-lived; kill -9 $owner; wait $owner
+        until [ ! -e file ]; do sleep 0.01; done"#;
+    let mut command = rig.command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "bash", "-c", script]);
+    assert!(command.status().unwrap().success());
+    assert_eq!(rig.read("note-lived"), "file\n");
+}
+
+/// A command in a time namespace whose clock since boot is off by so much.
+fn at_offset(rig: &Rig, offset: &str, command: &str) -> Command {
+    let script = format!(
+        "import ctypes, os, sys
+if ctypes.CDLL(None, use_errno=True).unshare(0x80) != 0: sys.exit(200)
+open('/proc/self/timens_offsets', 'w').write('boottime {offset}')
+if os.fork() == 0: os.execvp('bash', ['bash', '-c', {command:?}])
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))"
+    );
+    let mut python = rig.command("python3");
+    python.args(["-c", &script]);
+    python
+}
+
+#[test]
+fn in_another_time_namespace_the_living_are_known_as_alive_and_the_dead_as_dead() {
+    if !may_unshare() {
+        return;
+    }
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: u64 = uptime.split('.').next().unwrap().parse().unwrap();
+    // Later; before it came up by all of its life but a second; by half a tick.
+    for offset in ["1000000 0", &format!("-{} 0", uptime - 1), "5 5000000"] {
+        let rig = Rig::new("time");
+        let mut shell = unguarded(&rig);
+        let there = Ran(at_offset(&rig, offset, "epilogue recover").output().unwrap());
+        if there.0.status.code() == Some(200) {
+            shell.kill().unwrap();
+            shell.wait().unwrap();
+            return skipped("no time namespace can be made here");
+        }
+        assert_eq!((there.code(), rig.left().len()), (0, 1), "{offset}: it lives. {}", there.stderr());
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert_eq!(at_offset(&rig, offset, "epilogue recover").status().unwrap().code(), Some(0));
+        assert_eq!((rig.left().len(), rig.runs()), (0, 0), "{offset}: it is dead");
+
+        // And the other way round: one that began there, seen from here.
+        let script = "touch file; epilogue defer --owner $$ --rm file; touch note-there; exec sleep 600";
+        let mut inside = spawn(at_offset(&rig, offset, script));
+        rig.wait_for("note-there");
+        wait_until("it is guarded", || guardians(&rig).len() == 1);
+        let here = rig.epilogue(&["recover"]);
+        assert_eq!((here.code(), rig.left().len()), (0, 1), "{offset}: {}", here.stderr());
+        let owner = rig.epilogue(&["pending", "list"]);
+        assert!(owner.stdout().contains("alive"), "{offset}: {}", owner.stdout());
+        let children = format!("/proc/{0}/task/{0}/children", inside.id());
+        let sleep = std::fs::read_to_string(children).unwrap();
+        kill(sleep.split_whitespace().next().unwrap().parse().unwrap(), libc::SIGKILL);
+        inside.wait().unwrap();
+        wait_until("its guardian has paid", || rig.left().is_empty() && rig.runs() == 0);
+    }
+}
