@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use epilogue_durable::{
-    Action, ActionCx, ActionError, DurableScope, Promise, RemoveTree, RunCommand, action, guard, recover,
+    Action, ActionCx, ActionError, Durable, DurableScope, Promise, RemoveTree, RunCommand, action, guard, recover,
 };
 use epilogue_process::{App, Started, part};
 use epilogue_scope::scope;
@@ -79,6 +79,8 @@ fn main() -> std::process::ExitCode {
         },
         "acks" => acks(&dir),
         "mounted" => mounted(&dir),
+        "mounted-within" => mounted_within(&dir),
+        "busy" => busy(&dir),
         "runs-again" => {
             scope(|s| {
                 let owed = s.durable(Unmount { dir: dir.clone() }).expect("registered");
@@ -162,16 +164,53 @@ fn service(way: &str, dir: &std::path::Path) -> std::process::ExitCode {
 /// A tree with something mounted in it, which cannot be undone; and a tree of another scope.
 fn mounted(dir: &std::path::Path) {
     scope(|s| {
-        let tree = dir.join("mounted");
-        let _tree = s.durable(RemoveTree::new(&tree).expect("a path")).expect("registered");
-        std::fs::create_dir(&tree).expect("made");
+        let _tree = tree_in(s, dir, "mounted");
         let _mount = s.durable(Unmount { dir: dir.to_owned() }).expect("registered");
-        scope(|s| {
-            let other = dir.join("other");
-            let _other = s.durable(RemoveTree::new(&other).expect("a path")).expect("registered");
-            std::fs::create_dir(&other).expect("made");
-        });
+        scope(|s| drop(tree_in(s, dir, "other")));
     });
+}
+
+fn tree_in(s: &impl DurableScope, dir: &std::path::Path, name: &str) -> Durable {
+    let tree = dir.join(name);
+    let owed = s.durable(RemoveTree::new(&tree).expect("a path")).expect("registered");
+    std::fs::create_dir(&tree).expect("made");
+    owed
+}
+
+/// The same with the mount in a scope within: of the thread, of the task, of the thread within the task.
+fn mounted_within(dir: &std::path::Path) {
+    let unmount = || Unmount { dir: dir.to_owned() };
+    scope(|s| {
+        let _tree = tree_in(s, dir, "mounted-1");
+        scope(|s| drop(s.durable(unmount()).expect("registered")));
+        scope(|s| drop(tree_in(s, dir, "other")));
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(epilogue_task::async_scope(async |s| {
+        let _tree = tree_in(s, dir, "mounted-2");
+        epilogue_task::async_scope(async |s| drop(s.durable(unmount()).expect("registered"))).await;
+    }));
+    runtime.block_on(epilogue_task::async_scope(async |s| {
+        let _tree = tree_in(s, dir, "mounted-3");
+        scope(|s| drop(s.durable(unmount()).expect("registered")));
+    }));
+}
+
+/// A tree that something which still runs elsewhere may need; and one of which that is held back itself.
+fn busy(dir: &std::path::Path) {
+    let script = format!("cd {}; touch began; until [ -e allowed ]; do sleep 0.01; done", dir.display());
+    let began = || dir.join("began").exists();
+    scope(|s| {
+        let _tree = tree_in(s, dir, "busy");
+        let _inner = tree_in(s, dir, "busy/inner");
+        let stop = s.durable(RunCommand::new(["sh", "-c", &script]).expect("a command")).expect("registered");
+        std::thread::spawn(move || stop.run_now());
+        while !began() {
+            std::thread::yield_now();
+        }
+    });
+    tell("left");
+    wait();
 }
 
 /// Registers and disarms for long on one scope of each kind, and tells how much memory it grew by.

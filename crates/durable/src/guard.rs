@@ -9,12 +9,12 @@ use epilogue_scope::record::{Finished, Registration};
 use serde::Serialize;
 
 use crate::handle::{Durable, DurableError};
-use crate::scopes::Promise;
+use crate::scopes::{Promise, of_this_thread};
 
 /// Puts an action on record. It runs when the guard is dropped, or after the death of the process.
 ///
-/// A guard is a scope of its own: the failure of another holds back nothing of it. For cleanups that
-/// depend on each other there is [`DurableScope`](crate::DurableScope).
+/// A guard is a scope of its own, within those that are open where it is made: the failure of another guard
+/// holds back nothing of it. For cleanups that depend on each other there is [`DurableScope`](crate::DurableScope).
 ///
 /// # Errors
 ///
@@ -33,7 +33,7 @@ use crate::scopes::Promise;
 /// ```
 #[track_caller]
 pub fn guard<A: Action>(action: A) -> Result<DurableGuard, DurableError> {
-    let durable = Durable::register(&action, Promise::Process.tier(), fresh_scope_id())?;
+    let durable = Durable::register(&action, Promise::Process.tier(), of_this_thread(fresh_scope_id()))?;
     let registration = Registration::new("guard", Location::caller());
     Ok(DurableGuard { durable: Some(durable), registration })
 }

@@ -8,6 +8,7 @@ use epilogue_journal::{Disarm, Ended, JournalError, Record, Registered, Tier};
 use serde::Serialize;
 
 use crate::owner::{self, Owner, current_pid};
+use crate::unpaid::Of;
 
 /// A durable cleanup that is on record. Dropped, it is still owed: its scope runs it.
 ///
@@ -23,7 +24,7 @@ pub struct Durable {
 pub(crate) struct Owed {
     owner: Arc<Owner>,
     registered: Registered,
-    scope: u64,
+    of: Of,
     destroys: bool,
     /// Disarmed or run: the scope finds nothing to do.
     settled: AtomicBool,
@@ -56,9 +57,10 @@ pub enum DurableError {
         /// What it said.
         why: String,
     },
-    /// It did not run, because a newer one of its scope was not done, and it
-    /// [destroys](epilogue_guardian::Action::DESTROYS) what that may still need. It stays on record, and
-    /// runs when that has succeeded or was dropped.
+    /// It did not run, because a newer one of its scope, or of one within it, has failed, still runs, or was
+    /// held back itself, and it [destroys](epilogue_guardian::Action::DESTROYS) what that may still need. It
+    /// stays on record, and the next payer runs it when that has succeeded or was dropped; or
+    /// [`run_now`](Durable::run_now) does.
     #[error("{what}: held back: #{newer} above it was not done; it stays on record")]
     HeldBack {
         /// What it does.
@@ -75,16 +77,16 @@ pub enum DurableError {
 }
 
 impl Durable {
-    pub(crate) fn register<A: Action>(action: &A, tier: Tier, scope: u64) -> Result<Durable, DurableError> {
+    pub(crate) fn register<A: Action>(action: &A, tier: Tier, of: Of) -> Result<Durable, DurableError> {
         let owner = owner::owner(tier)?;
-        let call = Call::of(action)?;
+        let call = Call { within: of.within.clone(), ..Call::of(action)? };
         let body = call.to_bytes()?;
-        let record = Record { scope, time_ms: now_ms(), body: &body, tier };
+        let record = Record { scope: of.scope, time_ms: now_ms(), body: &body, tier };
         let registered = owner.run.journal.register(&record)?;
         let owed = Owed {
             owner,
             registered,
-            scope,
+            of,
             destroys: call.destroys,
             settled: AtomicBool::new(false),
             what: action.describe(),
@@ -183,22 +185,19 @@ impl Owed {
 
     fn run_unsettled(&self, ended: Ended) -> Result<bool, DurableError> {
         let (run, id) = (&self.owner.run, self.registered.id());
-        if let Some(newer) =
-            self.destroys.then(|| self.owner.unpaid.above(&run.journal, self.scope, id)).flatten()
-        {
+        // Before it begins: who is not done counts, also while it runs, or where nobody can say.
+        let unpaid = &self.owner.unpaid;
+        unpaid.note(id, &self.of);
+        let above = || unpaid.above(&run.journal, self.of.scope, id);
+        if let Some(newer) = self.destroys.then(above).flatten() {
             return Err(DurableError::HeldBack { what: self.what.clone(), newer });
         }
-        match run_here(run, id, ended)? {
-            None => Ok(false),
-            Some(Ok(())) => {
-                self.owner.unpaid.paid(self.scope, id);
-                Ok(true)
-            }
-            Some(Err(error)) => {
-                self.owner.unpaid.failed(self.scope, id);
-                Err(self.failed(&error))
-            }
-        }
+        let ran = match run_here(run, id, ended)? {
+            Some(Err(error)) => return Err(self.failed(&error)),
+            ran => ran.is_some(),
+        };
+        unpaid.done(id);
+        Ok(ran)
     }
 
     fn failed(&self, error: &ActionError) -> DurableError {

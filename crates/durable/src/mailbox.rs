@@ -9,6 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use epilogue_scope::Deferred;
 
+thread_local!(static KNOWN: RefCell<Vec<(u64, Weak<Mailbox>)>> = const { RefCell::new(Vec::new()) });
+
+/// The scopes of this thread that have durable cleanups pending, by number.
+pub(crate) fn pending_scopes() -> Vec<u64> {
+    let pending = |known: &RefCell<Vec<(u64, Weak<Mailbox>)>>| {
+        known.borrow().iter().filter(|(_, mailbox)| mailbox.strong_count() > 0).map(|(id, _)| *id).collect()
+    };
+    // While a thread is torn down none is open.
+    KNOWN.try_with(pending).unwrap_or_default()
+}
+
 /// The entries of one scope that are to be taken off. Kept by the cleanups that are pending there.
 #[derive(Default)]
 pub(crate) struct Mailbox(Mutex<Vec<Deferred>>);
@@ -16,7 +27,6 @@ pub(crate) struct Mailbox(Mutex<Vec<Deferred>>);
 impl Mailbox {
     /// That of a scope of this thread.
     pub(crate) fn of(scope: u64) -> Arc<Mailbox> {
-        thread_local!(static KNOWN: RefCell<Vec<(u64, Weak<Mailbox>)>> = const { RefCell::new(Vec::new()) });
         KNOWN.with_borrow_mut(|known| {
             known.retain(|(_, mailbox)| mailbox.strong_count() > 0);
             let found = known.iter().find(|(id, _)| *id == scope).and_then(|(_, mailbox)| mailbox.upgrade());

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use epilogue_guardian::Action;
+use epilogue_guardian::{Action, WHOLE_RUN};
 use epilogue_journal::{Ended, Tier};
 use epilogue_process::{App, Error};
 use epilogue_scope::Scope;
-use epilogue_task::AsyncScope;
+use epilogue_task::{AsyncScope, enclosing_scopes};
 
 use crate::handle::{Durable, DurableError, Owed};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, pending_scopes};
+use crate::unpaid::Of;
 
 /// How far a durable cleanup's promise reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,8 +57,18 @@ pub trait DurableScope {
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError>;
 }
 
-/// The scope of a program is that of its journal.
-const WHOLE_RUN: u64 = 1;
+/// Whose a record is that is registered here on a scope of this thread: also of the scopes around that. One
+/// that was entered later, as its higher number says, is not around it.
+pub(crate) fn of_this_thread(scope: u64) -> Of {
+    let around = pending_scopes().into_iter().filter(|other| *other < scope);
+    Of { scope, within: around.chain(enclosing_scopes()).collect() }
+}
+
+/// The same for an async scope, which may have come from another thread.
+fn of_this_task(scope: u64) -> Of {
+    let around = pending_scopes().into_iter().chain(enclosing_scopes());
+    Of { scope, within: around.filter(|other| *other != scope).collect() }
+}
 
 impl Promise {
     pub(crate) fn tier(self) -> Tier {
@@ -75,7 +86,7 @@ impl<R> DurableScope for Scope<'_, R> {
         for gone in mailbox.take() {
             self.disarm(gone);
         }
-        let durable = Durable::register(&action, promise.tier(), self.id())?;
+        let durable = Durable::register(&action, promise.tier(), of_this_thread(self.id()))?;
         let (owed, theirs) = (Arc::clone(&durable.owed), Arc::clone(&mailbox));
         let deferred = self.defer(move || {
             let _its = theirs;
@@ -89,7 +100,7 @@ impl<R> DurableScope for Scope<'_, R> {
 impl DurableScope for AsyncScope {
     #[track_caller]
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
-        let durable = Durable::register(&action, promise.tier(), self.id())?;
+        let durable = Durable::register(&action, promise.tier(), of_this_task(self.id()))?;
         let owed = Arc::clone(&durable.owed);
         let deferred = self.defer(async move |_| run_aside(owed).await);
         let scope = self.weak_handle();
@@ -103,7 +114,8 @@ impl DurableScope for AsyncScope {
 impl DurableScope for App {
     #[track_caller]
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
-        let durable = Durable::register(&action, promise.tier(), WHOLE_RUN)?;
+        let of = Of { scope: WHOLE_RUN, within: Vec::new() };
+        let durable = Durable::register(&action, promise.tier(), of)?;
         let owed = Arc::clone(&durable.owed);
         let name = owed.what().to_owned();
         let step = self.defer(name, async move || run_aside(owed).await.map_err(Error::from));

@@ -137,6 +137,7 @@ fn what_this_program_does_not_know_is_parked_and_a_former_name_is_known() {
             retries: None,
             when: When::Always,
             destroys: false,
+            within: Vec::new(),
         };
         let body = call.to_bytes().unwrap();
         run.journal.register(&Record { scope: 1, time_ms: 0, body: &body, tier: Tier::Process }).unwrap();
@@ -162,6 +163,37 @@ fn what_destroys_is_held_back_while_a_newer_one_of_its_scope_is_unpaid() {
     std::fs::write(rig.dir.join("allowed"), "").unwrap();
     rig.wait_paid();
     assert!(!rig.dir.join("mounted").exists());
+}
+
+#[test]
+fn what_destroys_is_held_back_by_a_scope_within_its_own_too() {
+    let rig = Rig::new("mounted-within");
+    let output = rig.command("mounted-within").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let trees = || ["mounted-1", "mounted-2", "mounted-3"].map(|name| rig.dir.join(name).exists());
+    assert_eq!(said.matches("held back: #").count(), 3, "{said}");
+    assert!(!rig.dir.join("other").exists(), "nothing within it is left");
+    wait_until("the guardian has tried", || {
+        let log = rig.runs().first().map(|run| std::fs::read_to_string(run.join("log")));
+        log.is_some_and(|log| log.is_ok_and(|log| log.matches("failed").count() >= 3))
+    });
+    assert_eq!(trees(), [true; 3], "nor does the guardian run over it: {said}");
+    std::fs::write(rig.dir.join("allowed"), "").unwrap();
+    rig.wait_paid();
+    assert_eq!(trees(), [false; 3]);
+}
+
+#[test]
+fn what_destroys_is_held_back_while_a_newer_one_still_runs_and_so_is_what_is_above_what_is_held_back() {
+    let rig = Rig::new("busy");
+    let mut child = rig.start("busy", "left");
+    assert!(rig.dir.join("busy/inner").exists());
+    // A cleanup that its owner has begun dies with the owner, and is begun again.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::write(rig.dir.join("allowed"), "").unwrap();
+    rig.wait_paid();
+    assert!(!rig.dir.join("busy").exists());
 }
 
 #[test]

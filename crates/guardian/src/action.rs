@@ -50,8 +50,8 @@ pub trait Action: Serialize + DeserializeOwned {
     const VERSION: u16 = 1;
     /// Names that it had before.
     const ALIASES: &'static [&'static str] = &[];
-    /// It destroys what cannot be had again: it does not run as long as a newer cleanup of its scope has
-    /// failed. A tree is not removed over a mount that could not be undone.
+    /// It destroys what cannot be had again: it does not run as long as a newer cleanup of its scope, or of
+    /// one within that, is not done. A tree is not removed over a mount that could not be undone.
     const DESTROYS: bool = false;
     /// What it ends is gone with the boot of the machine: a process, a mount, something in memory.
     const OF_THIS_BOOT: bool = false;
@@ -266,6 +266,9 @@ pub struct Call {
     /// See [`Action::DESTROYS`].
     #[serde(rename = "d", default, skip_serializing_if = "std::ops::Not::not")]
     pub destroys: bool,
+    /// The scopes around its own that were open with something pending, by number.
+    #[serde(rename = "in", default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<u64>,
 }
 
 fn one() -> u16 {
@@ -301,6 +304,7 @@ impl Call {
             retries: None,
             when: When::Always,
             destroys: A::DESTROYS,
+            within: Vec::new(),
         })
     }
 
@@ -370,6 +374,7 @@ mod tests {
             retries: None,
             when: When::Always,
             destroys: false,
+            within: Vec::new(),
         };
         assert_eq!(call.to_bytes().unwrap(), br#"{"a":"a.b"}"#);
         assert_eq!(Call::from_bytes(br#"{"a":"a.b"}"#).unwrap(), call);

@@ -321,11 +321,13 @@ impl<'a> Payment<'a> {
             .then(|| "it went with the boot of the machine".into())
     }
 
-    /// A newer cleanup of the same scope that was not done.
+    /// A newer cleanup of the same scope, or of one within it, that was not done.
     fn unpaid_above(&self, entry: &Entry, open: &[Entry]) -> Option<u64> {
-        let above = open.iter().take_while(|other| other.id > entry.id).filter(|o| o.scope == entry.scope);
-        let unpaid = above.filter(|other| other.state == State::Parked || self.tries.contains_key(&other.id));
-        unpaid.map(|other| other.id).next()
+        let above = open.iter().take_while(|other| other.id > entry.id);
+        let mut unpaid =
+            above.filter(|other| other.state == State::Parked || self.tries.contains_key(&other.id));
+        let within = |other: &Entry| Call::from_bytes(&other.body).map_or(Vec::new(), |call| call.within);
+        unpaid.find(|other| depends(other.scope, &within(other), entry.scope)).map(|other| other.id)
     }
 
     fn run_one(&mut self, entry: &Entry, call: &Call, what: String) -> Result<bool, JournalError> {
@@ -455,6 +457,15 @@ impl Tries {
         Tries { count: 0, again_at: Instant::now(), what, why, over: false }
     }
 }
+
+/// Whether a cleanup of `scope`, itself within others, may need what an older one of `older` removes. The
+/// scope of the whole run is around all.
+pub fn depends(scope: u64, within: &[u64], older: u64) -> bool {
+    older == WHOLE_RUN || older == scope || within.contains(&older)
+}
+
+/// The number of the scope that is left with the program.
+pub const WHOLE_RUN: u64 = 1;
 
 /// Runs one record in the process that owes it, which lives. Returns `None` when it was settled before.
 ///

@@ -212,7 +212,7 @@ pub mod __private {
     pub use crate::guard::LateDefer;
     pub use crate::record::{enter, owes};
     pub use crate::report::Place;
-    pub use crate::serial::fresh as fresh_scope_id;
+    pub use crate::serial::next as fresh_scope_id;
 
     #[doc(hidden)]
     #[macro_export]

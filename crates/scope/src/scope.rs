@@ -161,7 +161,7 @@ impl<'env, R> Scope<'env, R> {
 
     /// A number that no other scope of this process has, for what is kept beside the scope.
     pub fn id(&self) -> u64 {
-        serial::of_process(self.serial)
+        self.serial
     }
 
     /// Takes everything that is pending off this scope, in its order: Python's `pop_all`. The pile

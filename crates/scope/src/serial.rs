@@ -1,32 +1,30 @@
-//! Numbers that tell scopes apart.
+//! Numbers that tell the scopes of a process apart.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Below it a number counts the scopes of one thread, above it the threads.
-const THREAD_BITS: u32 = 40;
+/// A thread takes so many numbers at a time, so that it can count by itself.
+const BLOCK: u64 = 1 << 16;
+/// Below are the numbers that journals give out themselves. Above 2⁵³, which some readers of JSON round, are
+/// those of the 10¹¹th thread.
+const FIRST: u64 = 1 << 40;
 
-/// Of no other scope of this thread: a scope does not leave its thread, so the thread may count.
+/// Of no other scope of this process, and above those that this thread was given before.
 #[inline]
-pub(crate) fn next() -> u64 {
-    thread_local!(static LAST: Cell<u64> = const { Cell::new(0) });
-    LAST.set(LAST.get() + 1);
-    LAST.get()
+pub fn next() -> u64 {
+    thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
+    let next = match NEXT.get() {
+        used if used.is_multiple_of(BLOCK) => block(),
+        next => next,
+    };
+    NEXT.set(next + 1);
+    next
 }
 
-/// A number of [`next`], made one that no other thread has either. Never 0, and at least 2⁴⁰.
-pub(crate) fn of_process(serial: u64) -> u64 {
-    static THREADS: AtomicU64 = AtomicU64::new(0);
-    thread_local!(static THREAD: Cell<u64> = const { Cell::new(0) });
-    if THREAD.get() == 0 {
-        THREAD.set(THREADS.fetch_add(1, Ordering::Relaxed) + 1);
-    }
-    THREAD.get() << THREAD_BITS | serial
-}
-
-/// A number for a scope of another kind.
-pub fn fresh() -> u64 {
-    of_process(next())
+#[cold]
+fn block() -> u64 {
+    static BLOCKS: AtomicU64 = AtomicU64::new(FIRST);
+    BLOCKS.fetch_add(BLOCK, Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -34,13 +32,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_scopes_of_a_process_have_the_same_number() {
-        let take = || (0..100).map(|_| fresh()).collect::<Vec<_>>();
+    fn no_two_scopes_of_a_process_have_the_same_number_and_a_threads_own_rise() {
+        let take = || (0..2 * BLOCK + 10).map(|_| next()).collect::<Vec<_>>();
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(take)).collect();
-        let mut all: Vec<u64> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let each: Vec<Vec<u64>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(each.iter().all(|numbers| numbers.is_sorted() && numbers[0] >= FIRST));
+        let mut all = each.concat();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 400);
-        assert!(all[0] >= 1 << THREAD_BITS);
+        assert_eq!(all.len() as u64, 4 * (2 * BLOCK + 10));
     }
 }

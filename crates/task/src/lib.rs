@@ -23,6 +23,7 @@
 
 mod boundary;
 mod debts;
+mod enclosing;
 mod entry;
 pub mod lane;
 mod lock;
@@ -37,6 +38,7 @@ mod task;
 
 pub use boundary::{isolated, isolated_with, with_context};
 pub use debts::Debts;
+pub use enclosing::enclosing_scopes;
 pub use policy::{StopTheProgram, TaskPanic, on_task_panic};
 pub use scope::{AsyncScope, ScopeHandle, WeakScopeHandle, async_scope, try_async_scope};
 pub use stack::{AsyncDeferred, ScopeClosed};

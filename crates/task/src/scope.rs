@@ -9,6 +9,7 @@ use epilogue_scope::__private::{AsyncAttempt, attempt_async};
 use epilogue_scope::record::Live;
 use epilogue_scope::{CleanupErrors, CleanupResult, How};
 
+use crate::enclosing::body_of;
 use crate::entry::Kind;
 use crate::pay::{IntoReport, Pay};
 use crate::policy::TaskPanic;
@@ -120,7 +121,7 @@ where
     let live = Live::enter(std::any::type_name::<F>(), place);
     let scope = AsyncScope { stack: AsyncStack::listed(live) };
     // What the body does before it makes its future is part of it.
-    let mut attempt = attempt_async(async { body(&scope).await }).await;
+    let mut attempt = attempt_async(body_of(scope.id(), async { body(&scope).await })).await;
     attempt.set_failed(failed);
     if holds {
         attempt.will_hold();

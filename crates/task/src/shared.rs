@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU32;
 
 use epilogue_scope::__private::{Place, fresh_scope_id};
 use epilogue_scope::record::{Finished, Live, Registration};
@@ -21,8 +21,7 @@ pub(crate) struct Shared {
     live: Live,
     /// Somebody else may register: there is a handle, or there was one.
     reachable: AtomicBool,
-    /// Given out when somebody asks; 0 until then.
-    id: AtomicU64,
+    id: u64,
 }
 
 #[derive(Default)]
@@ -40,20 +39,12 @@ struct Owed {
 impl Shared {
     pub(crate) fn new(live: Live) -> Shared {
         let (owed, reachable) = (Lock::new(Owed::default()), AtomicBool::new(false));
-        Shared { owed, live, reachable, id: AtomicU64::new(0) }
+        Shared { owed, live, reachable, id: fresh_scope_id() }
     }
 
     /// A number that no other scope of this process has.
     pub(crate) fn id(&self) -> u64 {
-        let id = self.id.load(Ordering::Relaxed);
-        if id != 0 {
-            return id;
-        }
-        let fresh = fresh_scope_id();
-        match self.id.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => fresh,
-            Err(id) => id,
-        }
+        self.id
     }
 
     #[inline]
