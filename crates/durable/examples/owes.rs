@@ -6,7 +6,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use epilogue_durable::{
-    Action, ActionCx, ActionError, Durable, DurableScope, Promise, RemoveTree, RunCommand, action, guard, recover,
+    Action, ActionCx, ActionError, Durable, DurableScope, Promise, RemoveTree, RunCommand, action, guard,
+    recover,
 };
 use epilogue_process::{App, Started, part};
 use epilogue_scope::scope;
@@ -215,7 +216,7 @@ fn busy(dir: &std::path::Path) {
 
 /// Registers and disarms for long on one scope of each kind, and tells how much memory it grew by.
 fn loops(dir: &std::path::Path) {
-    const WARM: usize = 1_000;
+    const WARM: usize = 20_000;
     const TURNS: usize = 200_000;
     let mark = || Mark { dir: dir.to_owned(), name: "never".into() };
     let pages = || -> usize {
@@ -228,10 +229,19 @@ fn loops(dir: &std::path::Path) {
         (0..TURNS).for_each(|_| turn());
         pages().saturating_sub(before) * 4096
     };
-    let sync = scope(|s| grown(&mut || assert!(s.durable(mark()).expect("registered").disarm())));
+    // One after the other; and each disarmed when the next is on record.
+    let one_by_one = |s: &dyn Fn() -> Durable| grown(&mut || assert!(s().disarm()));
+    let hand_over_hand = |s: &dyn Fn() -> Durable| {
+        let mut last = s();
+        let grown = grown(&mut || assert!(std::mem::replace(&mut last, s()).disarm()));
+        last.disarm();
+        grown
+    };
+    let both = |s: &dyn Fn() -> Durable| format!("{} {}", one_by_one(s), hand_over_hand(s));
+    let sync = scope(|s| both(&|| s.durable(mark()).expect("registered")));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let asynchronous = runtime.block_on(epilogue_task::async_scope(async |s| {
-        grown(&mut || assert!(s.durable(mark()).expect("registered").disarm()))
+        both(&|| s.durable(mark()).expect("registered"))
     }));
     println!("{sync} {asynchronous}");
 }

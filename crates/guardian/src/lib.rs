@@ -62,9 +62,7 @@ pub use home::{Home, HomeError, STATE_ENV};
 pub use identity::{Alive, alive, boot_id, parent_of, pid_namespace, start_of, this_process};
 pub use log::{Attempt, Past, attempts, ended_words, past, signal_name};
 pub use os::{effective_uid, is_set_uid};
-pub use pay::{
-    About, Item, Options, Report, Runner, WHOLE_RUN, depends, describe, pay, pay_store, run_here,
-};
+pub use pay::{About, Item, Options, Report, Runner, WHOLE_RUN, depends, describe, pay, pay_store, run_here};
 pub use recover::{Recovered, drop_begun, pay_dead, recover_all, recover_run};
 pub use run::{NewRun, OnWrapperDeath, Run, RunError, Settings, now_ms};
 pub use scope::{OUTER_ENV, SCOPE_ENV, ScopeRef};

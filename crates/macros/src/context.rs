@@ -20,7 +20,7 @@ pub(crate) struct Context {
     pub(crate) has_async_stack: bool,
     /// How our macros were named: what imported them is used.
     named: Vec<Path>,
-    next: u32,
+    next: u64,
 }
 
 impl Context {
@@ -61,7 +61,7 @@ impl Context {
         if self.bounded { quote!(::epilogue::#kind::late()) } else { quote!(::epilogue::#kind::new()) }
     }
 
-    pub(crate) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u64 {
         self.next
     }
 

@@ -93,7 +93,19 @@ pub struct Scope<'env, R> {
 #[derive(Clone, Copy, Debug)]
 pub struct Deferred {
     scope: u64,
-    id: u32,
+    id: u64,
+}
+
+/// Of a cleanup that was taken out: given back when its closure is gone, also by a panic.
+struct Room<'a, 'env, Cx> {
+    of: &'a Stack<'env, Cx>,
+    id: u64,
+}
+
+impl<Cx> Drop for Room<'_, '_, Cx> {
+    fn drop(&mut self) {
+        self.of.give_back(self.id);
+    }
 }
 
 impl<'env, R> Scope<'env, R> {
@@ -131,9 +143,9 @@ impl<'env, R> Scope<'env, R> {
     /// A search from the newest down. Its room is used again once nothing newer is pending.
     pub fn disarm(&self, deferred: Deferred) -> bool {
         let Some(mut top) = self.take(deferred) else { return false };
+        let _room = Room { of: &self.owed, id: deferred.id };
         top.registration.finish(crate::record::Finished::Disarmed);
         drop(top);
-        self.owed.give_back(deferred.id);
         true
     }
 
@@ -145,11 +157,12 @@ impl<'env, R> Scope<'env, R> {
     /// With what the cleanup raised.
     pub fn run_now(&self, deferred: Deferred) -> bool {
         let Some(top) = self.take(deferred) else { return false };
+        let room = Room { of: &self.owed, id: deferred.id };
         let mut ending = Ending::<'env, R>::known_only(How::Open);
         let mark = Mark::here();
         // SAFETY: it was just taken from this scope's stack, whose closures take this `Ending`.
         unsafe { pay::single(top, &mut ending) };
-        self.owed.give_back(deferred.id);
+        drop(room);
         pay::conclude_open(mark, ending);
         true
     }

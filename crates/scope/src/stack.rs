@@ -4,7 +4,6 @@
 //! Each entry is a [`Header`] with the closure behind it. Entries are found from the top downwards,
 //! by offsets, so a stack that holds entries may be moved.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, align_of, size_of};
@@ -17,12 +16,11 @@ use crate::cleanup::BoxError;
 use crate::pay::Raised;
 use crate::record::Registration;
 
-/// The words before the first allocation: four cleanups with two captured words each.
-const INLINE_WORDS: usize = 28;
-const FIRST_CHUNK_WORDS: usize = 128;
-const LARGEST_CHUNK_WORDS: usize = 1 << 13;
+mod room;
+#[cfg(test)]
+mod tests;
 
-type Word = MaybeUninit<usize>;
+use room::{Chunk, INLINE_WORDS, Pos, Word};
 
 /// A stack of `FnOnce(&mut Cx)`; the closures may borrow for `'a`.
 ///
@@ -33,7 +31,9 @@ pub(crate) struct Stack<'a, Cx> {
     top: Cell<Pos>,
     free: Cell<Pos>,
     length: Cell<u32>,
-    pushed: Cell<u32>,
+    /// Entries that hold nothing any more, below others.
+    empty: Cell<u32>,
+    pushed: Cell<u64>,
     // Owns closures that borrow for 'a and take a `&mut Cx`. Invariant: what is pushed through a
     // shared reference must live as long as the owner believes.
     _owns: PhantomData<Cell<Owned<'a, Cx>>>,
@@ -41,58 +41,48 @@ pub(crate) struct Stack<'a, Cx> {
 
 type Owned<'a, Cx> = Box<dyn FnOnce(&mut Cx) + 'a>;
 
-/// A chunk, and a word in it; chunk 0 is the inline one. In one word of the machine, which is written
-/// and read as a whole: a load that spans two recent stores waits for both.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Pos(u64);
-
-impl Pos {
-    /// Below the lowest entry.
-    const NONE: Pos = Pos(u64::MAX);
-    const START: Pos = Pos(0);
-
-    #[inline(always)]
-    fn new(chunk: usize, word: usize) -> Pos {
-        Pos((chunk as u64) << 32 | word as u64)
-    }
-
-    #[inline(always)]
-    fn chunk(self) -> usize {
-        (self.0 >> 32) as usize
-    }
-
-    #[inline(always)]
-    fn word(self) -> usize {
-        (self.0 & 0xffff_ffff) as usize
-    }
-}
-
-struct Chunk {
-    words: NonNull<Word>,
-    length: usize,
-}
-
 struct Header {
     ops: &'static Ops,
     below: Pos,
     place: &'static Location<'static>,
     registration: Registration,
-    id: u32,
-    held: Held,
+    tag: Tag,
 }
 
-/// What an entry still holds.
+/// The id of an entry, and what it still holds, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Held {
-    Closure,
+struct Tag(u64);
+
+impl Tag {
+    const CLOSURE: u64 = 0;
     /// Taken out of the middle, and perhaps being dropped where it lies.
-    Taken,
+    const TAKEN: u64 = 1;
     /// Nothing but the header.
-    Nothing,
+    const NOTHING: u64 = 2;
+
+    #[inline(always)]
+    fn new(id: u64, held: u64) -> Tag {
+        Tag(id << 2 | held)
+    }
+
+    #[inline(always)]
+    fn id(self) -> u64 {
+        self.0 >> 2
+    }
+
+    #[inline(always)]
+    fn held(self) -> u64 {
+        self.0 & 3
+    }
 }
 
 const HEADER_WORDS: usize = size_of::<Header>().div_ceil(size_of::<usize>());
 const _: () = assert!(align_of::<Header>() <= align_of::<usize>());
+
+/// The words of an entry with such a closure.
+const fn words_of<F>() -> usize {
+    HEADER_WORDS + size_of::<F>().div_ceil(size_of::<usize>())
+}
 
 /// What can be done with a closure whose type is forgotten.
 struct Ops {
@@ -100,6 +90,8 @@ struct Ops {
     run: unsafe fn(NonNull<u8>, *mut ()) -> Option<BoxError>,
     /// Drops the closure in place.
     drop: unsafe fn(NonNull<u8>),
+    /// The words of an entry with such a closure.
+    words: usize,
 }
 
 /// A cleanup that was just popped. Its closure still lies in the stack.
@@ -108,7 +100,7 @@ pub(crate) struct Top {
     data: NonNull<u8>,
     pub(crate) place: &'static Location<'static>,
     pub(crate) registration: Registration,
-    pub(crate) id: u32,
+    pub(crate) id: u64,
 }
 
 impl<'a, Cx> Stack<'a, Cx> {
@@ -120,6 +112,7 @@ impl<'a, Cx> Stack<'a, Cx> {
             top: Cell::new(Pos::NONE),
             free: Cell::new(Pos::START),
             length: Cell::new(0),
+            empty: Cell::new(0),
             pushed: Cell::new(0),
             _owns: PhantomData,
         }
@@ -141,7 +134,7 @@ impl<'a, Cx> Stack<'a, Cx> {
         cleanup: F,
         place: &'static Location<'static>,
         registration: Registration,
-    ) -> u32
+    ) -> u64
     where
         F: FnOnce(&mut Cx) -> Option<BoxError> + 'a,
     {
@@ -154,19 +147,21 @@ impl<'a, Cx> Stack<'a, Cx> {
 
     /// `F` is aligned no more strictly than the words of the stack.
     #[inline]
-    fn put<F>(&self, cleanup: F, place: &'static Location<'static>, registration: Registration) -> u32
+    fn put<F>(&self, cleanup: F, place: &'static Location<'static>, registration: Registration) -> u64
     where
         F: FnOnce(&mut Cx) -> Option<BoxError> + 'a,
     {
-        let (at, header) = self.reserve(HEADER_WORDS + size_of::<F>().div_ceil(size_of::<usize>()));
+        let words = const { words_of::<F>() };
+        let (at, header) = self.reserve(words);
         let id = self.pushed.get();
-        self.pushed.set(id.wrapping_add(1));
-        let ops = &Ops { run: run::<F, Cx>, drop: drop_in_place::<F> };
+        self.pushed.set(id + 1);
+        let ops = &Ops { run: run::<F, Cx>, drop: drop_in_place::<F>, words: const { words_of::<F>() } };
         let below = self.top.get();
+        let tag = Tag::new(id, Tag::CLOSURE);
         // SAFETY: `reserve` gave that many words that nothing else uses, aligned for a `usize`, which
         // is enough for both values.
         unsafe {
-            header.cast().write(Header { ops, below, place, registration, id, held: Held::Closure });
+            header.cast().write(Header { ops, below, place, registration, tag });
             header.add(HEADER_WORDS).cast::<F>().write(cleanup);
         }
         self.top.set(at);
@@ -190,19 +185,20 @@ impl<'a, Cx> Stack<'a, Cx> {
             self.top.set(header.below);
             self.free.set(at);
             self.release_above(at.chunk());
-            if header.held != Held::Closure {
+            if header.tag.held() != Tag::CLOSURE {
+                self.empty.set(self.empty.get() - u32::from(header.tag.held() == Tag::NOTHING));
                 continue;
             }
             self.length.set(self.length.get() - 1);
-            let Header { ops, place, registration, id, .. } = header;
+            let Header { ops, place, registration, tag, .. } = header;
             // SAFETY: within the words that `push` reserved for the entry.
             let data = unsafe { words.add(HEADER_WORDS).cast() };
-            return Some(Top { ops, data, place, registration, id });
+            return Some(Top { ops, data, place, registration, id: tag.id() });
         }
     }
 
     /// Takes out the cleanup with this id, wherever it is. `None` when it is not pending here.
-    pub(crate) fn take(&self, id: u32) -> Option<Top> {
+    pub(crate) fn take(&self, id: u64) -> Option<Top> {
         let mut next = self.top.get();
         while next != Pos::NONE {
             let at = next;
@@ -210,8 +206,8 @@ impl<'a, Cx> Stack<'a, Cx> {
             // SAFETY: `at` is the place of a header that `push` wrote and nobody has popped. No
             // other reference to it exists: the stack is used by one thread, and none is handed out.
             let header = unsafe { words.cast::<Header>().as_mut() };
-            if header.id == id && header.held == Held::Closure {
-                header.held = Held::Taken;
+            if header.tag == Tag::new(id, Tag::CLOSURE) {
+                header.tag = Tag::new(id, Tag::TAKEN);
                 self.length.set(self.length.get() - 1);
                 let registration = std::mem::take(&mut header.registration);
                 // SAFETY: within the words that `push` reserved for the entry.
@@ -225,13 +221,14 @@ impl<'a, Cx> Stack<'a, Cx> {
 
     /// Says of a cleanup that was taken out that its closure is gone from its place, and uses the room of
     /// all those again that nothing lies above.
-    pub(crate) fn give_back(&self, id: u32) {
+    pub(crate) fn give_back(&self, id: u64) {
         let mut next = self.top.get();
         while next != Pos::NONE {
             // SAFETY: as in `take`.
             let header = unsafe { self.words(next).cast::<Header>().as_mut() };
-            if header.id == id && header.held == Held::Taken {
-                header.held = Held::Nothing;
+            if header.tag == Tag::new(id, Tag::TAKEN) {
+                header.tag = Tag::new(id, Tag::NOTHING);
+                self.empty.set(self.empty.get() + 1);
                 break;
             }
             next = header.below;
@@ -244,9 +241,10 @@ impl<'a, Cx> Stack<'a, Cx> {
         while at != Pos::NONE {
             // SAFETY: as in `take`.
             let header = unsafe { self.words(at).cast::<Header>().as_ref() };
-            if header.held != Held::Nothing {
+            if header.tag.held() != Tag::NOTHING {
                 return;
             }
+            self.empty.set(self.empty.get() - 1);
             self.free.set(at);
             at = header.below;
             self.top.set(at);
@@ -265,73 +263,26 @@ impl<'a, Cx> Stack<'a, Cx> {
         taken.top.set(self.top.replace(Pos::NONE));
         taken.free.set(self.free.replace(Pos::START));
         taken.length.set(self.length.take());
+        taken.empty.set(self.empty.take());
         taken.pushed.set(self.pushed.get());
+        debug_assert!(taken.sound(), "a stack that was moved is as it was");
         taken
     }
 
-    /// Finds room for so many words and marks it used.
-    #[inline]
-    fn reserve(&self, words: usize) -> (Pos, NonNull<Word>) {
-        let at = self.free.get();
-        let room = self.chunk_length(at.chunk()) - at.word();
-        if words <= room {
-            self.free.set(Pos::new(at.chunk(), at.word() + words));
-            return (at, self.words(at));
+    /// Whether the entries are where they say: as many closures as there are cleanups, each below the next.
+    fn sound(&self) -> bool {
+        let (mut closures, mut empty, mut at, mut above) = (0, 0, self.top.get(), self.free.get());
+        while at != Pos::NONE {
+            // SAFETY: as in `take`.
+            let header = unsafe { self.words(at).cast::<Header>().as_ref() };
+            closures += u32::from(header.tag.held() == Tag::CLOSURE);
+            empty += u32::from(header.tag.held() == Tag::NOTHING);
+            if (at.chunk(), at.word() + header.ops.words) > (above.chunk(), above.word()) {
+                return false;
+            }
+            (above, at) = (at, header.below);
         }
-        self.grow(words)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn grow(&self, words: usize) -> (Pos, NonNull<Word>) {
-        // SAFETY: the vector is touched only by this thread, within calls that do not overlap.
-        let chunks = unsafe { &mut *self.chunks.get() };
-        // Above the chunk in use there is at most one, kept empty by `release_above`.
-        let in_use = self.free.get().chunk();
-        if chunks.get(in_use).is_none_or(|spare| spare.length < words) {
-            chunks.truncate(in_use);
-            Stack::<Cx>::add_chunk(chunks, words);
-        }
-        let at = Pos::new(in_use + 1, 0);
-        self.free.set(Pos::new(in_use + 1, words));
-        (at, self.words(at))
-    }
-
-    fn add_chunk(chunks: &mut Vec<Chunk>, words: usize) {
-        let last = chunks.last().map_or(FIRST_CHUNK_WORDS / 2, |chunk| chunk.length);
-        chunks.push(Chunk::new((last * 2).min(LARGEST_CHUNK_WORDS).max(words)));
-    }
-
-    #[inline]
-    fn chunk_length(&self, chunk: usize) -> usize {
-        if chunk == 0 {
-            return INLINE_WORDS;
-        }
-        // SAFETY: as in `grow`; chunk n is at index n - 1.
-        unsafe { (&(*self.chunks.get()))[chunk - 1].length }
-    }
-
-    #[inline]
-    fn words(&self, at: Pos) -> NonNull<Word> {
-        let start = if at.chunk() == 0 {
-            // SAFETY: a pointer into `self` is not null.
-            unsafe { NonNull::new_unchecked(self.inline.get().cast::<Word>()) }
-        } else {
-            // SAFETY: as in `chunk_length`.
-            unsafe { (&(*self.chunks.get()))[at.chunk() - 1].words }
-        };
-        // SAFETY: positions lie within their chunk.
-        unsafe { start.add(at.word()) }
-    }
-
-    /// Frees the chunks above one that has entries again, but for one: a loop that pushes and pops
-    /// at the edge must not allocate each time.
-    #[inline]
-    fn release_above(&mut self, chunk: usize) {
-        let chunks = self.chunks.get_mut();
-        if chunks.len() > chunk + 1 {
-            chunks.truncate(chunk + 1);
-        }
+        (closures, empty) == (self.length.get(), self.empty.get())
     }
 }
 
@@ -386,30 +337,6 @@ impl Drop for Top {
     }
 }
 
-impl Chunk {
-    fn new(length: usize) -> Chunk {
-        let layout = Chunk::layout(length);
-        // SAFETY: no chunk has zero words.
-        let words = unsafe { alloc(layout) };
-        let words = NonNull::new(words.cast()).unwrap_or_else(|| handle_alloc_error(layout));
-        Chunk { words, length }
-    }
-
-    fn layout(length: usize) -> Layout {
-        match Layout::array::<Word>(length) {
-            Ok(layout) => layout,
-            Err(_) => unreachable!("a closure is smaller than the address space"),
-        }
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout in `new`, and freed once.
-        unsafe { dealloc(self.words.as_ptr().cast(), Chunk::layout(self.length)) }
-    }
-}
-
 /// # Safety
 ///
 /// `data` points to an `F` that is taken by this call, `cx` to a `Cx` that nobody else uses.
@@ -428,56 +355,4 @@ where
 unsafe fn drop_in_place<F>(data: NonNull<u8>) {
     // SAFETY: this function's contract.
     unsafe { data.cast::<F>().drop_in_place() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn push(stack: &Stack<'_, ()>) -> u32 {
-        let held = [7_u64; 4];
-        stack.push(
-            move |()| {
-                std::hint::black_box(held);
-                None
-            },
-            Location::caller(),
-            Registration::default(),
-        )
-    }
-
-    fn disarm(stack: &Stack<'_, ()>, id: u32) {
-        drop(stack.take(id).unwrap());
-        stack.give_back(id);
-    }
-
-    #[test]
-    fn the_room_of_what_was_disarmed_is_used_again() {
-        let mut stack = Stack::new();
-        for _ in 0..1000 {
-            let (one, two, three) = (push(&stack), push(&stack), push(&stack));
-            disarm(&stack, two);
-            disarm(&stack, one);
-            assert_eq!(stack.len(), 1);
-            disarm(&stack, three);
-        }
-        assert!(stack.free.get() == Pos::START && stack.top.get() == Pos::NONE);
-        assert!(stack.chunks.get_mut().len() <= 1 && stack.pop().is_none());
-    }
-
-    #[test]
-    fn what_is_still_being_dropped_keeps_its_room() {
-        let stack = Stack::new();
-        let (one, two) = (push(&stack), push(&stack));
-        let top = stack.take(two).unwrap();
-        // As the drop of what it holds could do.
-        disarm(&stack, one);
-        let before = stack.free.get();
-        let three = push(&stack);
-        assert!(stack.free.get() != before && stack.top.get() == before);
-        drop(top);
-        stack.give_back(two);
-        disarm(&stack, three);
-        assert!(stack.free.get() == Pos::START);
-    }
 }

@@ -53,7 +53,7 @@ pub(crate) struct About {
     pub(crate) registration: Registration,
     pub(crate) place: &'static Location<'static>,
     pub(crate) kind: Kind,
-    pub(crate) id: u32,
+    pub(crate) id: u64,
 }
 
 /// A closure that makes a future, or that future, or neither any more.

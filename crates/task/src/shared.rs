@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
 
 use epilogue_scope::__private::{Place, fresh_scope_id};
 use epilogue_scope::record::{Finished, Live, Registration};
@@ -118,7 +118,7 @@ impl Shared {
     }
 
     #[inline]
-    pub(crate) fn paid(&self, id: u32) {
+    pub(crate) fn paid(&self, id: u64) {
         self.live.paid(id);
     }
 
@@ -264,13 +264,13 @@ impl Shared {
 /// Of no other cleanup of this process that is pending: it may be moved from scope to scope. Counted by
 /// each thread in a block of its own, so that registering shares nothing.
 #[inline]
-fn next_id() -> u32 {
-    const BLOCK: u32 = 1 << 12;
-    static BLOCKS: AtomicU32 = AtomicU32::new(0);
-    thread_local!(static NEXT: Cell<u32> = const { Cell::new(0) });
+fn next_id() -> u64 {
+    const BLOCK: u64 = 1 << 12;
+    static BLOCKS: AtomicU64 = AtomicU64::new(0);
+    thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
     let next = NEXT.get();
     let id = if next.is_multiple_of(BLOCK) { BLOCKS.fetch_add(BLOCK, Ordering::Relaxed) } else { next };
-    NEXT.set(id.wrapping_add(1));
+    NEXT.set(id + 1);
     id
 }
 

@@ -23,7 +23,7 @@ pub struct AsyncStack(pub(crate) Arc<Shared>, Option<lane::Alive>);
 
 /// An async cleanup on its scope, to disarm it or to run it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AsyncDeferred(pub(crate) u32);
+pub struct AsyncDeferred(pub(crate) u64);
 
 /// A scope has paid everything it owed; the cleanup was not registered and will not run.
 #[derive(Debug, thiserror::Error)]

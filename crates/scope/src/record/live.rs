@@ -113,7 +113,7 @@ impl Live {
 
     /// A cleanup is pending from now on.
     #[inline(always)]
-    pub fn owes(&self, id: u32, place: &'static Location<'static>) {
+    pub fn owes(&self, id: u64, place: &'static Location<'static>) {
         if let Some(at) = self.0 {
             add_pending(at, id, place);
         }
@@ -121,7 +121,7 @@ impl Live {
 
     /// A cleanup is pending no more.
     #[inline(always)]
-    pub fn paid(&self, id: u32) {
+    pub fn paid(&self, id: u64) {
         if let Some(at) = self.0 {
             remove_pending(at, id);
         }
@@ -157,7 +157,7 @@ pub fn enter(function: &'static str) -> Live {
 #[doc(hidden)]
 #[inline(always)]
 #[track_caller]
-pub fn owes(live: &Live, id: u32) {
+pub fn owes(live: &Live, id: u64) {
     live.owes(id, Location::caller());
 }
 
@@ -166,7 +166,7 @@ struct Entry {
     trace: Option<u128>,
     function: &'static str,
     place: &'static Location<'static>,
-    pending: Vec<(u32, &'static Location<'static>)>,
+    pending: Vec<(u64, &'static Location<'static>)>,
 }
 
 impl Entry {
@@ -211,13 +211,13 @@ fn add(entry: Entry) -> Option<At> {
 // nothing.
 #[cold]
 #[inline(never)]
-fn add_pending(at: At, id: u32, place: &'static Location<'static>) {
+fn add_pending(at: At, id: u64, place: &'static Location<'static>) {
     change(at, |entry| entry.pending.push((id, place)));
 }
 
 #[cold]
 #[inline(never)]
-fn remove_pending(at: At, id: u32) {
+fn remove_pending(at: At, id: u64) {
     change(at, |entry| {
         if let Some(index) = entry.pending.iter().rposition(|(pending, _)| *pending == id) {
             entry.pending.remove(index);
