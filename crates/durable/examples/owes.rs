@@ -95,8 +95,7 @@ fn main() -> std::process::ExitCode {
             // SAFETY: a plain call on valid arguments. Some daemons do it, to have no zombies.
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
             scope(|s| {
-                // Long enough to be looked at: of a child that is gone before that, nobody can tell.
-                for script in ["sleep 0.3; exit 0", "sleep 0.3; exit 1"] {
+                for script in ["exit 0", "exit 1"] {
                     let action = RunCommand::new(["sh", "-c", script]).expect("it is there");
                     let _owed = s.durable(action).expect("registered");
                 }
@@ -240,9 +239,8 @@ fn loops(dir: &std::path::Path) {
     let both = |s: &dyn Fn() -> Durable| format!("{} {}", one_by_one(s), hand_over_hand(s));
     let sync = scope(|s| both(&|| s.durable(mark()).expect("registered")));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let asynchronous = runtime.block_on(epilogue_task::async_scope(async |s| {
-        both(&|| s.durable(mark()).expect("registered"))
-    }));
+    let asynchronous = runtime
+        .block_on(epilogue_task::async_scope(async |s| both(&|| s.durable(mark()).expect("registered"))));
     println!("{sync} {asynchronous}");
 }
 

@@ -69,7 +69,7 @@ impl Drop for DurableGuard {
             Ok(_) => self.registration.finish(Finished::Ran),
             Err(error) => {
                 self.registration.finish(Finished::Failed);
-                epilogue_scope::report::failed(durable.owed.what(), &error);
+                epilogue_scope::report::failed_to("a durable cleanup", &error);
             }
         }
     }

@@ -157,7 +157,7 @@ impl Owed {
             Ok(Disarm::TooLate(_)) => false,
             Ok(_) => true,
             Err(error) => {
-                epilogue_scope::report::failed(&format!("the disarm of {}", self.what), &error);
+                epilogue_scope::report::failed_to(&format!("the disarm of {}", self.what), &error);
                 false
             }
         }

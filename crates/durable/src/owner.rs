@@ -40,7 +40,7 @@ pub(crate) fn owner(tier: Tier) -> Result<Arc<Owner>, DurableError> {
     drop(owner);
     // Told without the lock: a sink may register something itself.
     if let Some(warning) = &made.run.warning {
-        epilogue_scope::report::failed("keeping durable cleanups", &std::io::Error::other(warning.clone()));
+        epilogue_scope::report::noticed("durable cleanups", warning);
     }
     Ok(made)
 }
@@ -57,7 +57,7 @@ fn make() -> Result<Owner, DurableError> {
     let guardian = Guardian::start(&run.dir)
         .inspect_err(|error| {
             // The next start pays, or 'epilogue recover'.
-            epilogue_scope::report::failed("the start of the guardian of durable cleanups", error);
+            epilogue_scope::report::failed_to("the start of the guardian of durable cleanups", error);
         })
         .ok();
     Ok(Owner { run, guardian, unpaid: Unpaid::default(), pid: current_pid() })
@@ -98,7 +98,7 @@ pub fn recover(patience: Duration) -> Result<Vec<Recovered>, DurableError> {
             match one {
                 Ok(Recovered::Alive) => {}
                 Ok(one) => all.push(one),
-                Err(error) => epilogue_scope::report::failed("what an earlier run left", &error),
+                Err(error) => epilogue_scope::report::failed_to("paying what an earlier run left", &error),
             }
         }
     }

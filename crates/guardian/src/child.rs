@@ -1,13 +1,13 @@
 //! Running a command within its time: its own group, ended as a whole, its last words kept.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::action::ActionError;
-use crate::os;
+use crate::{held, os};
 
 /// The most that is kept of what a command prints, in bytes.
 pub(crate) const OUTPUT_MAX: usize = 64 << 10;
@@ -61,15 +61,15 @@ pub(crate) fn run(mut command: Command, umask: Option<u32>, deadline: Instant, o
         // SAFETY: it only calls what may be called between fork and exec.
         unsafe { command.pre_exec(move || os::prepare_child(umask)) };
     }
-    let spawned = command.spawn();
+    let spawned = held::spawn(&mut command);
     // Its copies of the pipe's end would keep the reader waiting.
     drop(command);
-    let mut child = match spawned {
-        Ok(child) => child,
+    let (mut child, pidfd) = match spawned {
+        Ok(spawned) => spawned,
         Err(error) => return none(cannot_start(&error)),
     };
     let reading = reader.map(|reader| std::thread::spawn(move || last_words(reader)));
-    let result = wait(&mut child, deadline);
+    let result = wait(&mut child, pidfd.as_ref(), deadline);
     let output = match reading {
         // What it left running in the background may hold the pipe for as long as it likes.
         Some(reading) => finished_within(reading, Duration::from_millis(200)),
@@ -88,14 +88,13 @@ fn cannot_start(error: &io::Error) -> ActionError {
     }
 }
 
-fn wait(child: &mut Child, deadline: Instant) -> Result<(), ActionError> {
+fn wait(child: &mut Child, pidfd: Option<&OwnedFd>, deadline: Instant) -> Result<(), ActionError> {
     let group = child.id();
-    let pidfd = os::pidfd(group).ok();
-    if let Some(status) = wait_until(child, pidfd.as_ref(), deadline)? {
+    if let Some(status) = wait_until(child, pidfd, deadline)? {
         return judge(status);
     }
     let _ = os::signal_group(group, libc::SIGTERM);
-    let ended = wait_until(child, pidfd.as_ref(), Instant::now() + AFTER_TERM)?.is_some();
+    let ended = wait_until(child, pidfd, Instant::now() + AFTER_TERM)?.is_some();
     // Also what it has started, and left in its group.
     let _ = os::signal_group(group, libc::SIGKILL);
     if !ended {
@@ -107,7 +106,7 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<(), ActionError> {
 
 fn wait_until(
     child: &mut Child,
-    pidfd: Option<&std::os::fd::OwnedFd>,
+    pidfd: Option<&OwnedFd>,
     deadline: Instant,
 ) -> io::Result<Option<ExitStatus>> {
     loop {
@@ -130,8 +129,8 @@ fn wait_until(
 }
 
 /// How a child ended that the kernel has collected, because this program ignores SIGCHLD. Told since Linux
-/// 6.15, of one that was still there when its pidfd was opened.
-fn collected(pidfd: Option<&std::os::fd::OwnedFd>) -> io::Result<ExitStatus> {
+/// 6.15.
+fn collected(pidfd: Option<&OwnedFd>) -> io::Result<ExitStatus> {
     let status = pidfd.and_then(os::exit_status).map(ExitStatus::from_raw);
     status.ok_or_else(|| {
         io::Error::other(

@@ -24,7 +24,7 @@ pub struct Attempt {
     pub what: String,
     /// Who tried.
     pub by: Runner,
-    /// done, failed, parked or skipped.
+    /// done, failed, parked or skipped; an operator's word: retried or dropped.
     pub outcome: String,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +107,16 @@ impl Log {
 /// The attempts that were noted for a run, oldest first.
 pub fn attempts(dir: &Path) -> Vec<Attempt> {
     lines(&dir.join("log"))
+}
+
+/// What is noted of a record whose attempts an operator has set to none.
+pub(crate) const RETRIED: &str = "retried";
+
+/// How many attempts at a record have failed since it was last put back.
+pub(crate) fn failures(dir: &Path, id: u64) -> usize {
+    let tried = attempts(dir);
+    let of_it = tried.iter().rev().filter(|tried| tried.id == id);
+    of_it.take_while(|tried| tried.outcome != RETRIED).filter(|tried| tried.outcome == "failed").count()
 }
 
 /// Why a record was parked.

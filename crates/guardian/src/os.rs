@@ -168,6 +168,39 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
     }
 }
 
+/// Whether this process collects its children itself. Where SIGCHLD is ignored the kernel does, without a
+/// word.
+pub(crate) fn collects_children() -> bool {
+    // SAFETY: all zero is a valid action to be written to; only the present one is asked for.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut action) != 0
+            || (action.sa_sigaction != libc::SIG_IGN && action.sa_flags & libc::SA_NOCLDWAIT == 0)
+    }
+}
+
+/// Writes the pid of this child to its parent, and waits for a byte, or for the parent's end. Between fork
+/// and exec. `others_end` is the copy that the child has of the end by which it is told.
+pub(crate) fn tell_pid_and_wait(tell: RawFd, wait: RawFd, others_end: RawFd) -> io::Result<()> {
+    let pid = std::process::id().to_ne_bytes();
+    let mut byte = 0_u8;
+    // SAFETY: both buffers are valid for what is passed; this copy of the descriptor is nobody else's. All
+    // of it may be called between fork and exec.
+    unsafe {
+        libc::close(others_end);
+        if libc::write(tell, pid.as_ptr().cast(), pid.len()) != 4 {
+            return Err(io::Error::last_os_error());
+        }
+        while libc::read(wait, (&raw mut byte).cast(), 1) < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Gives a signal its default action.
 pub(crate) fn default_action(signal: i32) {
     // SAFETY: a plain call on valid arguments.

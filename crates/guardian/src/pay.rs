@@ -36,6 +36,8 @@ pub enum Runner {
     Guardian,
     /// `epilogue recover`, or the program's next start.
     Recover,
+    /// Nobody: an operator has said what is to become of it.
+    Operator,
 }
 
 impl Runner {
@@ -46,6 +48,7 @@ impl Runner {
             Runner::Wrapper => "wrapper",
             Runner::Guardian => "guardian",
             Runner::Recover => "recover",
+            Runner::Operator => "operator",
         }
     }
 }
@@ -75,7 +78,7 @@ impl Options {
         let (budget, attempts, output) = match runner {
             Runner::Owner | Runner::Wrapper => (Duration::from_secs(30), 3, Output::Stderr),
             Runner::Guardian => (Duration::from_secs(15 * 60), 8, Output::Kept),
-            Runner::Recover => (Duration::from_secs(90), 3, Output::Kept),
+            Runner::Recover | Runner::Operator => (Duration::from_secs(90), 3, Output::Kept),
         };
         let (stop, beginning) = (Arc::new(|| false), Arc::new(|_: &str| {}));
         Options { runner, budget, attempts, user_actions: true, output, stop, beginning }
@@ -301,12 +304,7 @@ impl<'a> Payment<'a> {
         if entry.state != State::Running {
             return 0;
         }
-        let noted = self.about.dir.as_deref().map_or(0, |dir| {
-            log::attempts(dir)
-                .iter()
-                .filter(|tried| tried.id == entry.id && tried.outcome == "failed")
-                .count()
-        });
+        let noted = self.about.dir.as_deref().map_or(0, |dir| log::failures(dir, entry.id));
         entry.attempts.saturating_sub(u8::try_from(noted).unwrap_or(u8::MAX))
     }
 

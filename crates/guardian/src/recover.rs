@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use epilogue_journal::{Ended, Generation, Phase, State};
+use epilogue_journal::{Ended, Generation, Phase};
 
 use crate::child::say;
 use crate::identity::{self, Alive};
@@ -85,32 +85,15 @@ pub fn pay_dead(run: Run, options: &Options, wait: Duration) -> Result<Recovered
     Ok(Recovered::Paid(report))
 }
 
-/// Drops a record that a payer had begun before it died: it will never run again. What that payer had
-/// started for it is ended first. `false`: another payer has the run, its owner may live, or the record is
-/// not one of these.
-///
-/// # Errors
-///
-/// As [`recover_run`].
-pub fn drop_begun(run: &Run, id: u64) -> Result<bool, RunError> {
-    let Lock::Held(_lock) = lock(run, Duration::ZERO)? else { return Ok(false) };
-    if run.alive()? != Alive::No || run.journal.entry(id)?.state != State::Running {
-        return Ok(false);
-    }
-    let generation = take_over(run)?;
-    let entry = run.journal.entry(id)?;
-    Ok(pay::end_begun(run, &entry) && run.journal.park(generation, &entry)? && run.journal.drop_record(id)?)
-}
-
 /// The caller holds the lock.
-fn take_over(run: &Run) -> Result<Generation, RunError> {
+pub(crate) fn take_over(run: &Run) -> Result<Generation, RunError> {
     let generation = run.journal.take_over(identity::this_process())?;
     run.journal.set_payer_namespace(identity::pid_namespace())?;
     Ok(generation)
 }
 
 /// What came of asking for the right to pay.
-enum Lock {
+pub(crate) enum Lock {
     Held(File),
     Busy,
     /// The run is not there any more.
@@ -118,7 +101,7 @@ enum Lock {
 }
 
 /// The right to pay. A payer that is dead, and whose lock lives on in a child it forked, is passed over.
-fn lock(run: &Run, wait: Duration) -> Result<Lock, RunError> {
+pub(crate) fn lock(run: &Run, wait: Duration) -> Result<Lock, RunError> {
     let path = run.dir.join("lock");
     let io = |source| RunError::Io { path: path.clone(), doing: "locking", source };
     // Made anew if somebody has removed it: what is owed must not wait for ever for a file.

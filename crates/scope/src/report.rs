@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::chain::describe;
 
-/// A cleanup failure that could not be returned to anybody.
+/// A cleanup failure that could not be returned to anybody; or something that somebody should know before
+/// one comes of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Failure<'a> {
@@ -21,6 +22,8 @@ pub struct Failure<'a> {
     pub what: &'a str,
     /// True for a panic, false for a returned error.
     pub panicked: bool,
+    /// Nothing has failed yet.
+    pub notice: bool,
     /// The error with its sources, or the panic's message.
     pub message: &'a str,
 }
@@ -48,14 +51,25 @@ pub fn count() -> u64 {
 /// Reports a cleanup that returned an error. Sources are appended, `: ` between them.
 #[cold]
 pub fn failed(place: &str, error: &(dyn Error + 'static)) {
-    let what = format!("cleanup at {place}");
-    send(&Failure { what: &what, panicked: false, message: &with_sources(error) });
+    failed_to(&format!("cleanup at {place}"), error);
+}
+
+/// The same for what has no place in the source: a cleanup by what it does.
+#[cold]
+pub fn failed_to(what: &str, error: &(dyn Error + 'static)) {
+    send(&Failure { what, panicked: false, notice: false, message: &with_sources(error) });
+}
+
+/// Says something that somebody should know. It is not counted: nothing has failed.
+#[cold]
+pub fn noticed(what: &str, message: &str) {
+    send(&Failure { what, panicked: false, notice: true, message });
 }
 
 /// Reports a panic that nobody can catch any more, of `what`: a cleanup at its place, a task.
 #[cold]
 pub fn panicked(what: &str, payload: &(dyn Any + Send)) {
-    send(&Failure { what, panicked: true, message: &describe(payload) });
+    send(&Failure { what, panicked: true, notice: false, message: &describe(payload) });
 }
 
 /// An error with its sources, `: ` between them. If its `Display` panics, the text says so, and the
@@ -83,7 +97,9 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 fn send(failure: &Failure<'_>) {
-    COUNT.fetch_add(1, Ordering::Relaxed);
+    if !failure.notice {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
     match SINK.get() {
         Some(sink) => sink(failure),
         None => write_line(failure),
@@ -91,9 +107,13 @@ fn send(failure: &Failure<'_>) {
 }
 
 fn write_line(failure: &Failure<'_>) {
-    let verb = if failure.panicked { "panicked" } else { "failed" };
+    let verb = match failure {
+        Failure { notice: true, .. } => "",
+        Failure { panicked: true, .. } => " panicked",
+        _ => " failed",
+    };
     // A closed stderr leaves nobody to tell; the count still says it.
-    let _ = writeln!(std::io::stderr(), "epilogue: {} {verb}: {}", failure.what, failure.message);
+    let _ = writeln!(std::io::stderr(), "epilogue: {}{verb}: {}", failure.what, failure.message);
 }
 
 /// A place as reports name it: `file:line`. The column is more than anybody looks for.

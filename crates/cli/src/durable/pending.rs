@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use epilogue_guardian::{
-    Alive, Call, Options, Recovered, Run, Runner, attempts, describe, drop_begun, now_ms, past, recover_run,
+    Alive, Call, Options, Recovered, Run, Runner, attempts, describe, now_ms, past, recover_run,
 };
 use epilogue_journal::{Entry, State};
 use serde_json::{Value, json};
@@ -190,7 +190,8 @@ fn show(args: &Args, name: &Name) -> Result<u8, Failure> {
     for attempt in tried {
         let why = attempt.why.unwrap_or_default();
         super::print(format_args!(
-            "tried     {} ago by the {}: {} {why} ({} ms)",
+            "{:<9} {} ago by the {}: {} {why} ({} ms)",
+            if attempt.by == Runner::Operator { "told" } else { "tried" },
             age(attempt.at_ms),
             attempt.by.name(),
             attempt.outcome,
@@ -205,7 +206,7 @@ fn show(args: &Args, name: &Name) -> Result<u8, Failure> {
 
 fn retry(args: &Args, name: &Name) -> Result<u8, Failure> {
     let (run, entry) = find_record(args, name)?;
-    if !run.journal.retry(entry.id)? {
+    if !epilogue_guardian::retry(&run, entry.id)? {
         let state = run.journal.entry(entry.id)?.state;
         if state == State::Done {
             super::say(format_args!("epilogue: {name} is done already: {}", describe(&entry)));
@@ -245,8 +246,7 @@ fn retry(args: &Args, name: &Name) -> Result<u8, Failure> {
 
 fn drop_record(args: &Args, name: &Name) -> Result<u8, Failure> {
     let (run, entry) = find_record(args, name)?;
-    let dropped = run.journal.drop_record(entry.id)? || drop_begun(&run, entry.id)?;
-    if !dropped {
+    if !epilogue_guardian::drop_record(&run, entry.id)? {
         let state = run.journal.entry(entry.id)?.state;
         return Err(Failure::new(TOO_LATE, format!("{name} is {state}, and cannot be dropped")));
     }

@@ -62,6 +62,29 @@ fn a_command_of_another_pid_namespace_is_not_paid_for_while_it_lives() {
     }
 }
 
+#[test]
+fn what_a_payer_of_another_namespace_had_begun_is_nobodys_when_it_is_dead_and_can_be_dropped() {
+    if !may_unshare() {
+        return;
+    }
+    let rig = Rig::new("payer-elsewhere");
+    let cleanup = "epilogue defer -- sh -c 'touch note-began; exec sleep 600'; kill -9 $$";
+    let mut init = in_namespace(&rig, &format!("epilogue run -- bash -c {cleanup:?}"));
+    rig.wait_for("note-began");
+    let list = rig.epilogue(&["pending", "list"]);
+    assert_eq!(list.code(), 0, "somebody is at it: {}{}", list.stdout(), list.stderr());
+    let name = list.stdout().split_whitespace().next().unwrap().to_owned();
+    assert_eq!(rig.epilogue(&["pending", "drop", &name]).code(), 75, "not while it runs");
+    init.kill().unwrap();
+    init.wait().unwrap();
+    wait_until("nobody is at it", || rig.epilogue(&["pending", "list"]).code() == 1);
+    let shown = rig.epilogue(&["pending", "list"]);
+    assert!(shown.stdout().contains("running"), "{}", shown.stdout());
+    let dropped = rig.epilogue(&["pending", "drop", &name]);
+    assert_eq!(dropped.code(), 0, "{}", dropped.stderr());
+    assert_eq!(rig.runs(), 0);
+}
+
 /// A shell that owes a file, has named itself as the owner, and has lost its guardian.
 fn unguarded(rig: &Rig) -> Child {
     let mut command = rig.command("bash");
