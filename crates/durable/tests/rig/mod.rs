@@ -22,7 +22,9 @@ impl Rig {
     pub(crate) fn program() -> PathBuf {
         // Beside the tests, where cargo has put it.
         let this = std::env::current_exe().unwrap();
-        this.parent().unwrap().parent().unwrap().join("examples/owes")
+        let owes = this.parent().unwrap().parent().unwrap().join("examples/owes");
+        assert!(owes.exists(), "not built: cargo build -p epilogue-durable --examples");
+        owes
     }
 
     pub(crate) fn command(&self, way: &str) -> Command {
