@@ -22,7 +22,7 @@ pub enum Recovered {
     Alive,
     /// Another payer has it.
     Busy,
-    /// Its owner was of another PID namespace, and nobody here can tell whether it lives.
+    /// Nobody here can tell whether its owner lives: see [`Alive::Elsewhere`].
     Unknown,
 }
 

@@ -146,7 +146,7 @@ fn tell(name: &str, recovered: &Result<Recovered, epilogue_guardian::RunError>) 
             super::say(format_args!("epilogue: {name}: another payer has it (--wait waits)"))
         }
         Ok(Recovered::Unknown) => super::say(format_args!(
-            "epilogue: {name}: its owner was of another PID namespace, and may live; not touched"
+            "epilogue: {name}: its owner may live; not touched. From this PID namespace it is not seen: try where it was"
         )),
         Err(error) => super::say(format_args!("epilogue: {error}")),
         _ => {}
