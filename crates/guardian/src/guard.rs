@@ -15,6 +15,7 @@ use epilogue_journal::{Ended, Phase, ProcessId, Record, Tier};
 
 use crate::action::Call;
 use crate::builtin::{KEY_ENV, RemoveFile};
+use crate::child::say;
 use crate::home::Home;
 use crate::identity::{self, Alive};
 use crate::pay::{Options, Runner};
@@ -106,7 +107,7 @@ impl State {
     /// Waits for the guardian's end, and starts another.
     fn keep(&self, mut child: Child) {
         let mut in_a_row = 0;
-        while in_a_row < STARTS_MAX {
+        loop {
             let began = Instant::now();
             if let Some(stdout) = child.stdout.take() {
                 let mut line = String::new();
@@ -121,12 +122,23 @@ impl State {
             if self.over.load(Ordering::Acquire) || !self.dir.join("journal").exists() {
                 return;
             }
-            match spawn(&self.dir) {
+            let next = match in_a_row {
+                0..=STARTS_MAX => spawn(&self.dir).map_err(|error| error.to_string()),
+                _ => Err(format!("it was started {STARTS_MAX} times, and died each time")),
+            };
+            match next {
                 Ok(next) => child = next,
-                Err(_) => return,
+                Err(why) => return self.give_up(&why),
             }
             self.set_pid(Some(child.id()));
         }
+    }
+
+    fn give_up(&self, why: &str) {
+        say(&format!(
+            "epilogue: no guardian any more ({why}): if this process is killed, 'epilogue recover' pays {}",
+            self.dir.display()
+        ));
     }
 }
 

@@ -164,6 +164,23 @@ fn only_term_ends_an_idle_guardian_and_hangups_never_use_up_its_successors() {
     wrapper.wait().unwrap();
 }
 
+#[test]
+fn a_guardian_that_is_killed_again_and_again_is_given_up_aloud() {
+    let rig = Rig::new("storm");
+    let mut command = rig.wrapped(&[], "epilogue tmp > note-file; echo > note-ready; exec sleep 60");
+    let told = std::fs::File::create(rig.path("note-told")).unwrap();
+    let mut wrapper = command.stderr(told).spawn().unwrap();
+    rig.wait_for("note-ready");
+    wait_until("it is said", || {
+        guardians(&rig).into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
+        rig.read("note-told").contains("no guardian any more (it was started 20 times")
+    });
+    assert!(guardians(&rig).is_empty());
+    kill(wrapper.id(), libc::SIGTERM);
+    wrapper.wait().unwrap();
+    assert_eq!((rig.left().len(), rig.runs()), (0, 0), "the wrapper pays all the same");
+}
+
 /// The wrapper is stopped between its guardian and its command, then killed with the command alive.
 #[test]
 fn a_guardian_that_was_there_before_the_command_does_not_pay_under_it() {

@@ -1,5 +1,7 @@
 //! What the machine does: stopped owners, other boots, reused pids, paths that change hands.
 
+use std::os::unix::process::CommandExt;
+
 use crate::rig::{Rig, guardians, kill, spawn, wait_until};
 
 #[test]
@@ -88,4 +90,31 @@ fn capabilities_say_where_the_journal_goes_and_why_not_elsewhere() {
     let json: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
     assert!(json["passed_over"].to_string().contains("/proc/no"), "{json:#}");
     assert!(json["survives_reboot"].is_boolean());
+}
+
+#[test]
+fn a_tree_of_this_user_is_removed_also_where_it_was_made_read_only() {
+    let rig = Rig::new("read-only");
+    let script = r#"d=$(epilogue tmp -d); mkdir -p "$d/a/b" "$d/none"; touch "$d/a/b/file" "$d/none/file"
+                    chmod 500 "$d/a/b" "$d/a" "$d"; chmod 0 "$d/none""#;
+    let mut command = rig.wrapped(&[], script);
+    if crate::rig::root() {
+        // To root nothing is read-only.
+        rig.give_to(65534);
+        // SAFETY: may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| match libc::setgid(65534) | libc::setuid(65534) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            })
+        };
+    }
+    let ran = match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return crate::rig::skipped("another user may not run what was built here");
+        }
+        ran => crate::rig::Ran(ran.unwrap()),
+    };
+    assert!(ran.stderr().contains("ran 1 of 1"), "{}", ran.stderr());
+    assert_eq!((ran.code(), rig.left().len(), rig.runs()), (0, 0, 0));
 }

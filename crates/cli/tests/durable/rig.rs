@@ -34,6 +34,13 @@ impl Rig {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// Lets another user have all of it.
+    pub(crate) fn give_to(&self, user: u32) {
+        for path in [self.work(), self.dir.clone()] {
+            std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+        }
+    }
+
     /// A command with the `epilogue` under test first on its PATH.
     pub(crate) fn command(&self, program: &str) -> Command {
         let bin = Path::new(env!("CARGO_BIN_EXE_epilogue"));

@@ -1,11 +1,11 @@
 //! Removing files and trees: below an anchor, never through a link, and only what was meant.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -240,12 +240,25 @@ fn remove_name(dir: &File, name: &OsStr) -> Result<(), ActionError> {
     }
 }
 
+/// Gives a directory of this user back the permissions without which it cannot be emptied: module caches and
+/// tests leave such ones.
+fn unlocked(parent: &File, name: &OsStr) -> io::Result<()> {
+    let dir = os::open_beneath(parent, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
+    let found = dir.metadata()?;
+    if found.mode() & 0o700 != 0o700 && found.uid() == os::effective_uid() {
+        // By its descriptor, which a descriptor of this kind allows only by way of its name here.
+        fs::set_permissions(format!("/proc/self/fd/{}", dir.as_raw_fd()), Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
 /// Empties a directory, by descriptors all the way: what is moved elsewhere meanwhile is not followed.
 fn empty(parent: &File, name: &OsStr, cx: &ActionCx) -> Result<(), ActionError> {
     if cx.remaining().is_zero() {
         return Err(ActionError::retry("it took too long; what is left is removed by the next attempt"));
     }
-    let dir = match os::open_beneath(parent, name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let dir = match unlocked(parent, name).and_then(|()| os::open_beneath(parent, name, flags)) {
         Ok(dir) => dir,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
