@@ -259,8 +259,10 @@ fn watch(mut run: Run, signals: &OwnedFd, mut last_seen: Option<OwnedFd>) -> u8 
             && wrapper.pid != 0
             && run.settings.on_wrapper_death == OnWrapperDeath::Term
         {
-            end(owner_fd);
-            continue;
+            if end(owner_fd) {
+                continue;
+            }
+            // It is another user's by now: its end is waited for.
         }
         if is_over(&run) {
             return 0;
@@ -288,6 +290,8 @@ fn watch(mut run: Run, signals: &OwnedFd, mut last_seen: Option<OwnedFd>) -> u8 
 /// looked at now and then. `None`: it is time to pay.
 fn by_looking(run: &Run, signals: &OwnedFd) -> Option<u8> {
     let mut told: Option<Instant> = None;
+    // Of another namespace its pid is a stranger's here.
+    let may_signal = run.meta().pid_namespace == identity::pid_namespace();
     loop {
         let (Ok(owner), Ok(wrapper)) = (run.journal.owner(), run.journal.wrapper()) else { return Some(1) };
         match (run.process_alive(owner), run.process_alive(wrapper)) {
@@ -297,7 +301,9 @@ fn by_looking(run: &Run, signals: &OwnedFd) -> Option<u8> {
                 return None;
             }
             (Alive::Yes, Alive::No)
-                if wrapper.pid != 0 && run.settings.on_wrapper_death == OnWrapperDeath::Term =>
+                if wrapper.pid != 0
+                    && may_signal
+                    && run.settings.on_wrapper_death == OnWrapperDeath::Term =>
             {
                 let since = told.get_or_insert_with(|| {
                     os::signal_pid(owner.pid, libc::SIGTERM);
@@ -344,19 +350,23 @@ fn is_over(run: &Run) -> bool {
     run.journal.phase().is_ok_and(|phase| phase == Phase::Closed) || gone()
 }
 
-fn end(owner: &OwnedFd) {
+/// Returns whether it could be told.
+fn end(owner: &OwnedFd) -> bool {
     for (signal, patience) in [(libc::SIGTERM, AFTER_TERM), (libc::SIGKILL, AFTER_TERM)] {
-        if os::signal_by_pidfd(owner, signal).is_err() {
-            return;
+        match os::signal_by_pidfd(owner, signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return true,
+            Err(_) => return false,
+            Ok(()) => {}
         }
         let until = Instant::now() + patience;
         while Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
             if os::wait_readable(&[owner.as_fd()], Some(left)).is_ok_and(|ready| ready[0]) {
-                return;
+                return true;
             }
         }
     }
+    true
 }
 
 /// What came of it.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use epilogue_journal::{Meta, ProcessId};
 
 use crate::os;
-use crate::proc::{self, Found, Shown, Start};
+use crate::proc::{self, Shown, Start};
 
 pub(crate) use crate::proc::same_start;
 
@@ -37,34 +37,35 @@ pub fn this_process() -> ProcessId {
 }
 
 /// When a process started, in clock ticks since boot, whatever the time namespace of who asks. `None`:
-/// there is none, or only its remains. `Some(0)`: that cannot be told here, because there is no `/proc`, or
-/// it tells the time of another namespace.
+/// there is none, or only its remains. `Some(0)`: it is there, and that cannot be told here, because `/proc`
+/// does not show it, or tells the time of another namespace.
 pub fn start_of(pid: u32) -> Option<u64> {
-    match proc::find(pid) {
-        Found::Gone => None,
-        Found::Unknown => Some(0),
-        Found::Shown(shown) => start_of_shown(shown),
+    // The kernel says whether it is there: `/proc` hides some from some, and is read in more than one look.
+    let there = os::is_there(pid).unwrap_or_else(|| !is_remains(pid));
+    there.then(|| proc::find(pid).and_then(start_of_shown).unwrap_or(0))
+}
+
+/// The start of one that is shown.
+fn start_of_shown(shown: Shown) -> Option<u64> {
+    match shown.stat()?.start()? {
+        // Only the first threads of the kernel start at 0, and they own nothing.
+        Start::At(ticks) => Some(ticks.max(1)),
+        Start::Untold => None,
     }
 }
 
-/// The same for one that was found.
-pub(crate) fn start_of_shown(shown: Shown) -> Option<u64> {
-    let stat = shown.stat()?;
-    if stat.is_remains() && shown.threads() <= 1 {
-        return None;
-    }
-    match stat.start()? {
-        // Only the first threads of the kernel start at 0, and they own nothing.
-        Start::At(ticks) => Some(ticks.max(1)),
-        Start::Untold => Some(0),
-    }
+/// Whether only remains of a process are left, where no descriptor of it can be had to ask.
+fn is_remains(pid: u32) -> bool {
+    let Some(shown) = proc::find(pid) else { return false };
+    let remains = || shown.stat().is_some_and(|stat| stat.is_remains());
+    // Its first thread may have ended, and another be about to become the first, by an exec: looked at again.
+    remains() && shown.threads() <= 1 && remains()
 }
 
 /// The wait status of a process that has ended and was not collected yet: what the system shows of it to
 /// its own user.
 pub(crate) fn status_of_remains(process: ProcessId) -> Option<i32> {
-    let Found::Shown(shown) = proc::find(process.pid) else { return None };
-    let stat = shown.stat()?;
+    let stat = proc::find(process.pid)?.stat()?;
     let its = match stat.start()? {
         Start::At(start) => process.start == 0 || same_start(start, process.start),
         Start::Untold => false,
@@ -74,8 +75,7 @@ pub(crate) fn status_of_remains(process: ProcessId) -> Option<i32> {
 
 /// The parent of a process, if it is of this PID namespace.
 pub fn parent_of(pid: u32) -> Option<u32> {
-    let Found::Shown(shown) = proc::find(pid) else { return None };
-    proc::pid_of(shown.stat()?.parent()?)
+    proc::pid_of(proc::find(pid)?.stat()?.parent()?)
 }
 
 /// What stands for a boot that nobody can tell.
@@ -126,9 +126,11 @@ pub(crate) fn alive_here(process: ProcessId) -> Alive {
 /// Whether a process of another PID namespace is seen from here: the one above sees those below, under
 /// other pids. Not to be seen is no proof.
 fn is_seen_in(namespace: u64, process: ProcessId) -> bool {
+    let lives = |shown: &Shown| shown.stat().is_some_and(|stat| !stat.is_remains());
     proc::of_namespace(namespace, process.pid)
+        .filter(lives)
         .filter_map(start_of_shown)
-        .any(|start| start != 0 && same_start(start, process.start))
+        .any(|start| same_start(start, process.start))
 }
 
 /// A descriptor that is readable once the process is gone; `None` when it is already.
@@ -146,8 +148,11 @@ pub(crate) fn watch(meta: &Meta, process: ProcessId) -> io::Result<Option<OwnedF
     }
     match os::pidfd(process.pid) {
         // Between the look and the opening another may have come by the same pid.
-        Ok(pidfd) if alive(meta, process) == Alive::Yes => Ok(Some(pidfd)),
-        Ok(_) => Ok(None),
+        Ok(pidfd) => match alive(meta, process) {
+            Alive::Yes => Ok(Some(pidfd)),
+            Alive::No => Ok(None),
+            Alive::Elsewhere => Err(io::ErrorKind::Unsupported.into()),
+        },
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
         Err(error) => Err(error),
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::child::say;
 use crate::guard::GUARDIAN_ENV;
-use crate::identity::start_of_shown;
+use crate::identity::start_of;
 use crate::os;
 use crate::proc::{self, Shown};
 
@@ -39,8 +39,6 @@ fn named(left: &[Shown]) -> String {
 /// What the command has left, but for guardians, of this run and of runs within it.
 fn children() -> Vec<Shown> {
     let mut found = proc::children();
-    found.retain(|one| {
-        start_of_shown(*one).is_some() && !one.is_leaving() && !one.carries(GUARDIAN_ENV, None)
-    });
+    found.retain(|one| start_of(one.pid).is_some() && !one.is_leaving() && !one.carries(GUARDIAN_ENV, None));
     found
 }

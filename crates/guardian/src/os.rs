@@ -20,6 +20,23 @@ pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// Whether a process of this PID namespace is there, more than its remains. `None`: only /proc can tell which.
+pub(crate) fn is_there(pid: u32) -> Option<bool> {
+    match pidfd(pid) {
+        // Readable when all its threads are gone, also of an exec in a thread that is not the first.
+        Ok(pidfd) => Some(!wait_readable(&[pidfd.as_fd()], Some(Duration::ZERO)).ok()?[0]),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Some(false),
+        // No pidfds, or no room for one.
+        Err(_) => {
+            let Ok(pid) = libc::pid_t::try_from(pid) else { return Some(false) };
+            // SAFETY: no memory is passed.
+            let found = unsafe { libc::kill(pid, 0) } == 0
+                || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH);
+            if found { None } else { Some(false) }
+        }
+    }
+}
+
 /// The wait status of a process that is gone, whoever's child it was; from Linux 6.15 on.
 pub(crate) fn exit_status(pidfd: &OwnedFd) -> Option<i32> {
     /// `struct pidfd_info` of the kernel's first version.
@@ -85,7 +102,8 @@ pub(crate) fn leads_group(pid: u32) -> bool {
 pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec<bool>> {
     let mut polled: Vec<libc::pollfd> =
         fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
-    let timeout = timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis().max(1)).unwrap_or(i32::MAX));
+    let timeout =
+        timeout.map_or(-1, |timeout| i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
     // SAFETY: `polled` is valid for its length.
     let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
     if ready < 0 {

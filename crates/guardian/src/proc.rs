@@ -18,35 +18,21 @@ pub(crate) struct Shown {
     number: u32,
 }
 
-/// What came of looking for a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    Shown(Shown),
-    Gone,
-    /// There is no `/proc` that shows this process, so it is not known what it does not show.
-    Unknown,
-}
-
-/// Looks for a process of this PID namespace.
-pub(crate) fn find(pid: u32) -> Found {
-    match own_number() {
-        None => Found::Unknown,
-        Some(own) if own == std::process::id() => match Shown::has(pid) {
-            true => Found::Shown(Shown { pid, number: pid }),
-            false => Found::Gone,
-        },
-        Some(own) => in_one_above(own).find(|shown| shown.pid == pid).map_or(Found::Gone, Found::Shown),
+/// Looks for a process of this PID namespace. Not to be shown is no proof that it is not there: it may be
+/// hidden from this user, or there is no `/proc`.
+pub(crate) fn find(pid: u32) -> Option<Shown> {
+    match Mounted::look()? {
+        Mounted::Own => Some(Shown { pid, number: pid }).filter(|shown| shown.is_there()),
+        Mounted::OneAbove => in_one_above().find(|shown| shown.pid == pid),
     }
 }
 
 /// Every process of this PID namespace that is seen.
 pub(crate) fn all() -> Vec<Shown> {
-    match own_number() {
+    match Mounted::look() {
         None => Vec::new(),
-        Some(own) if own == std::process::id() => {
-            numbers().map(|number| Shown { pid: number, number }).collect()
-        }
-        Some(own) => in_one_above(own).collect(),
+        Some(Mounted::Own) => numbers().map(|number| Shown { pid: number, number }).collect(),
+        Some(Mounted::OneAbove) => in_one_above().collect(),
     }
 }
 
@@ -58,11 +44,10 @@ pub(crate) fn of_namespace(namespace: u64, pid: u32) -> impl Iterator<Item = Sho
 
 /// The pid here of a number that `/proc` has told, as of a parent or a child.
 pub(crate) fn pid_of(number: u32) -> Option<u32> {
-    let own = own_number()?;
-    if own == std::process::id() {
-        return Some(number);
+    match Mounted::look()? {
+        Mounted::Own => Some(number),
+        Mounted::OneAbove => in_one_above().find(|shown| shown.number == number).map(|shown| shown.pid),
     }
-    in_one_above(own).find(|shown| shown.number == number).map(|shown| shown.pid)
 }
 
 /// The PID namespace of this process.
@@ -71,9 +56,21 @@ pub(crate) fn own_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
 }
 
-/// How this process is called there.
-fn own_number() -> Option<u32> {
-    fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
+/// Whose `/proc` it is that is mounted.
+enum Mounted {
+    /// Of this PID namespace: its numbers are the pids of here.
+    Own,
+    OneAbove,
+}
+
+impl Mounted {
+    /// `None`: of one that this process is not in, or none at all.
+    fn look() -> Option<Mounted> {
+        let number = fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()?;
+        // By the pid alone it could be one above, and chance.
+        let pids = Shown { pid: 0, number }.pids();
+        Some(if pids == [std::process::id()] { Mounted::Own } else { Mounted::OneAbove })
+    }
 }
 
 fn numbers() -> impl Iterator<Item = u32> {
@@ -81,22 +78,20 @@ fn numbers() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Those of this namespace, as one above it shows them.
-fn in_one_above(own: u32) -> impl Iterator<Item = Shown> {
-    let depth = Shown { pid: 0, number: own }.pids().len();
+/// Those of this namespace, as one above it shows them. Whose namespace may not be read is not among them: it
+/// could be the pid of another.
+fn in_one_above() -> impl Iterator<Item = Shown> {
     let here = own_namespace();
     numbers().filter_map(move |number| {
         let shown = Shown { pid: 0, number };
-        let pids = shown.pids();
-        // Whose namespace may not be read, of the same depth, is thought to be of this one: it lives.
-        let same = pids.len() == depth && shown.namespace().is_none_or(|namespace| namespace == here);
-        pids.last().filter(|_| same).map(|pid| Shown { pid: *pid, number })
+        let pid = shown.pids().pop().filter(|_| shown.namespace() == Some(here))?;
+        Some(Shown { pid, number })
     })
 }
 
 impl Shown {
-    fn has(number: u32) -> bool {
-        fs::symlink_metadata(format!("/proc/{number}")).is_ok()
+    fn is_there(self) -> bool {
+        fs::symlink_metadata(format!("/proc/{}", self.number)).is_ok()
     }
 
     fn text(self, name: &str) -> Option<String> {
@@ -248,9 +243,9 @@ mod tests {
     #[test]
     fn this_process_and_its_children_are_shown_under_their_own_pids() {
         let me = std::process::id();
-        let Found::Shown(shown) = find(me) else { panic!("not shown") };
+        let shown = find(me).unwrap();
         assert_eq!((shown.pid, shown.pids().last()), (me, Some(&me)));
-        assert!(all().contains(&shown) && find(u32::MAX) == Found::Gone);
+        assert!(all().contains(&shown) && find(u32::MAX).is_none());
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         assert!(children().iter().any(|shown| shown.pid == child.id()));
         child.kill().unwrap();

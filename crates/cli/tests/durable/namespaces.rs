@@ -199,3 +199,59 @@ fn in_another_time_namespace_the_living_are_known_as_alive_and_the_dead_as_dead(
         wait_until("its guardian has paid", || rig.left().is_empty() && rig.runs() == 0);
     }
 }
+
+/// A command that hides from its own user, under a `/proc` that shows nobody who is hidden: 1 shows that
+/// there is somebody, 2 not even that.
+fn hidden(rig: &Rig, hidepid: u8) -> Child {
+    let hides = "import ctypes, os, time
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+print(os.getpid(), file=open('note-pid', 'w'), flush=True)
+time.sleep(600)";
+    std::fs::write(rig.path("note-hides.py"), hides).unwrap();
+    let mut command = rig.command("unshare");
+    command.args(["--mount", "bash", "-c"]);
+    command.arg(format!(
+        "mount -t proc -o hidepid={hidepid} proc /proc &&
+         exec setpriv --reuid=65534 --regid=65534 --clear-groups \\
+         epilogue run --on-wrapper-death wait -- sh -c 'epilogue tmp > note-file; exec python3 note-hides.py'"
+    ));
+    spawn(command)
+}
+
+#[test]
+fn who_hides_from_its_own_user_lives() {
+    if !may_unshare() {
+        return;
+    }
+    for hidepid in [1, 2] {
+        let rig = Rig::new(&format!("hidden-{hidepid}"));
+        rig.give_to(65534);
+        let mut wrapper = hidden(&rig, hidepid);
+        wait_until("it hides", || {
+            rig.read("note-pid").ends_with('\n') || !crate::rig::is_there(wrapper.id())
+        });
+        let Ok(owner) = rig.read("note-pid").trim().parse() else {
+            wrapper.wait().unwrap();
+            return skipped("another user may not run what was built here, or /proc not be mounted");
+        };
+        wait_until("it is guarded", || guardians(&rig).len() == 1);
+        // Its guardian has to see for itself now.
+        wrapper.kill().unwrap();
+        wrapper.wait().unwrap();
+        let guardian = guardians(&rig);
+        let before = rests(guardian[0]);
+        wait_until("the guardian has looked", || {
+            rests(guardian[0]) > before + 3 || guardians(&rig).is_empty()
+        });
+        assert_eq!((guardians(&rig), rig.left().len()), (guardian, 1), "hidepid={hidepid}: it lives");
+        kill(owner, libc::SIGKILL);
+        wait_until("it is paid for", || rig.left().is_empty() && rig.runs() == 0);
+    }
+}
+
+/// How often a process has gone to sleep.
+fn rests(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let rests = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    rests.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}

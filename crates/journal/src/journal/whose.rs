@@ -143,8 +143,14 @@ impl Journal {
 
     fn process(&self, at: usize) -> Result<ProcessId, JournalError> {
         let read = |at| self.medium().load(at).map_err(|source| self.io("reading it", source));
-        // A pid is 32 bits.
-        Ok(ProcessId { pid: read(at)? as u32, start: read(at + 1)? })
+        loop {
+            let (pid, start) = (read(at)?, read(at + 1)?);
+            // Another may have been named in between: the pid of one and the start of the other are nobody's.
+            if read(at)? == pid {
+                // A pid is 32 bits.
+                return Ok(ProcessId { pid: pid as u32, start });
+            }
+        }
     }
 
     pub(super) fn set_process(&self, at: usize, process: ProcessId) -> Result<(), JournalError> {
