@@ -82,7 +82,7 @@ pub(crate) fn fuzz(seconds: u64) -> Result<(), String> {
 
 /// The tests of the crates with `unsafe` of their own, under both sanitizers.
 pub(crate) fn sanitize() -> Result<(), String> {
-    let suppressions = concat!("suppressions=", env!("CARGO_MANIFEST_DIR"), "/tsan.supp");
+    let suppressions = concat!("handle_segv=0:suppressions=", env!("CARGO_MANIFEST_DIR"), "/tsan.supp");
     let sanitizers = [
         // The ring is mapped for the life of its process, on purpose. A program that is sent SIGSEGV dies of it.
         ("address", "-Zsanitizer=address", "ASAN_OPTIONS", "detect_leaks=0:handle_segv=0:handle_abort=0"),

@@ -81,6 +81,8 @@ fn main() -> std::process::ExitCode {
         "acks" => acks(&dir),
         "mounted" => mounted(&dir),
         "mounted-within" => mounted_within(&dir),
+        "mounted-elsewhere" => mounted_elsewhere(&dir),
+        "piles" => piles(&dir),
         "busy" => busy(&dir),
         "runs-again" => {
             scope(|s| {
@@ -196,6 +198,60 @@ fn mounted_within(dir: &std::path::Path) {
     }));
 }
 
+/// The unmount waits its turn on the lane, in a scope that was cut; and one in a task of the scope.
+fn mounted_elsewhere(dir: &std::path::Path) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let unmount = || Unmount { dir: dir.to_owned() };
+    runtime.block_on(async {
+        epilogue_task::async_scope(async |s| {
+            let _tree = tree_in(s, dir, "mounted-1");
+            let inner = epilogue_task::async_scope(async |s| {
+                let _mount = s.durable(unmount()).expect("registered");
+                let allow = dir.join("allowed");
+                s.defer(async move |_| {
+                    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                    std::fs::write(allow, "").expect("allowed");
+                });
+                std::future::pending::<()>().await;
+            });
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(50), inner).await;
+        })
+        .await;
+        println!("{}", dir.join("mounted-1").exists() || !dir.join("allowed").exists());
+        std::fs::remove_file(dir.join("allowed")).expect("was there");
+        epilogue_task::async_scope(async |s| {
+            let _tree = tree_in(s, dir, "mounted-2");
+            let inner = async move |mount: Unmount| {
+                epilogue_task::async_scope(async |s| drop(s.durable(mount).expect("registered"))).await;
+            };
+            let mount = unmount();
+            s.spawn("mounts", async move { inner(mount).await }).await.expect("ended");
+        })
+        .await;
+        println!("{}", !dir.join("mounted-2").exists());
+    });
+}
+
+/// A pile of a scope that was left is not around what comes later; and many of them are no burden.
+fn piles(dir: &std::path::Path) {
+    let pile = scope(|s| {
+        let _tree = tree_in(s, dir, "piled");
+        s.pop_all()
+    });
+    drop(guard(Unmount { dir: dir.to_owned() }).expect("registered"));
+    drop(pile);
+    println!("{}", dir.join("piled").exists());
+    let piled = |_| {
+        scope(|s| {
+            let _owed = s.durable(Unmount { dir: dir.to_owned() }).expect("registered");
+            s.pop_all()
+        })
+    };
+    let piles: Vec<_> = (0..3000).map(piled).collect();
+    std::fs::write(dir.join("allowed"), "").expect("allowed");
+    drop(piles);
+}
+
 /// A tree that something which still runs elsewhere may need; and one of which that is held back itself.
 fn busy(dir: &std::path::Path) {
     let script = format!("cd {}; touch began; until [ -e allowed ]; do sleep 0.01; done", dir.display());
@@ -209,7 +265,11 @@ fn busy(dir: &std::path::Path) {
             std::thread::yield_now();
         }
     });
-    tell("left");
+    tell(if dir.join("busy/inner").exists() { "left" } else { "gone" });
+    while dir.join("busy").exists() {
+        std::thread::yield_now();
+    }
+    tell("tried again");
     wait();
 }
 

@@ -1,6 +1,7 @@
 //! A durable cleanup without a scope: it runs when its guard is dropped.
 
 use std::panic::Location;
+use std::time::Duration;
 
 use epilogue_guardian::Action;
 use epilogue_journal::Ended;
@@ -65,7 +66,7 @@ impl DurableGuard {
 impl Drop for DurableGuard {
     fn drop(&mut self) {
         let Some(durable) = self.durable.take() else { return };
-        match durable.owed.run(Ended::Unknown) {
+        match durable.owed.run(Ended::Unknown, Duration::ZERO) {
             Ok(_) => self.registration.finish(Finished::Ran),
             Err(error) => {
                 self.registration.finish(Finished::Failed);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use epilogue_guardian::{Action, ActionError, Call, HomeError, RunError, now_ms, run_here};
 use epilogue_journal::{Disarm, Ended, JournalError, Record, Registered, Tier};
@@ -28,6 +29,8 @@ pub(crate) struct Owed {
     destroys: bool,
     /// Disarmed or run: the scope finds nothing to do.
     settled: AtomicBool,
+    /// Others are held back by it.
+    noted: AtomicBool,
     what: String,
     /// Takes it off the stack of its scope.
     forget: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -59,8 +62,7 @@ pub enum DurableError {
     },
     /// It did not run, because a newer one of its scope, or of one within it, has failed, still runs, or was
     /// held back itself, and it [destroys](epilogue_guardian::Action::DESTROYS) what that may still need. It
-    /// stays on record, and the next payer runs it when that has succeeded or was dropped; or
-    /// [`run_now`](Durable::run_now) does.
+    /// stays on record, and is run when that is done: by this process, or by the next payer.
     #[error("{what}: held back: #{newer} above it was not done; it stays on record")]
     HeldBack {
         /// What it does.
@@ -83,9 +85,13 @@ impl Durable {
         let body = call.to_bytes()?;
         let record = Record { scope: of.scope, time_ms: now_ms(), body: &body, tier };
         let registered = owner.run.journal.register(&record)?;
+        if !of.within.is_empty() {
+            owner.unpaid.note(registered.id(), &of);
+        }
         let owed = Owed {
             owner,
             registered,
+            noted: AtomicBool::new(!of.within.is_empty()),
             of,
             destroys: call.destroys,
             settled: AtomicBool::new(false),
@@ -124,7 +130,7 @@ impl Durable {
     ///
     /// [`DurableError::Failed`]; it stays on record and with its scope.
     pub fn run_now(&self) -> Result<bool, DurableError> {
-        let ran = self.owed.run(Ended::Unknown)?;
+        let ran = self.owed.run(Ended::Unknown, Duration::ZERO)?;
         self.owed.forget();
         Ok(ran)
     }
@@ -155,7 +161,12 @@ impl Owed {
         self.forget();
         match self.owner.run.journal.disarm(self.registered) {
             Ok(Disarm::TooLate(_)) => false,
-            Ok(_) => true,
+            Ok(_) => {
+                if self.noted.load(Ordering::Acquire) {
+                    self.done();
+                }
+                true
+            }
             Err(error) => {
                 epilogue_scope::report::failed_to(&format!("the disarm of {}", self.what), &error);
                 false
@@ -170,34 +181,67 @@ impl Owed {
         }
     }
 
-    /// Runs it, unless it was settled.
-    pub(crate) fn run(&self, ended: Ended) -> Result<bool, DurableError> {
+    /// Its number in the journal.
+    pub(crate) fn id(&self) -> u64 {
+        self.registered.id()
+    }
+
+    /// Runs it, unless it was settled. What may end soon, and must not be run over, is waited for.
+    pub(crate) fn run(self: &Arc<Owed>, ended: Ended, patience: Duration) -> Result<bool, DurableError> {
         if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
             return Ok(false);
         }
-        let ran = self.run_unsettled(ended);
+        let ran = self.run_unsettled(ended, patience);
         if ran.is_err() {
             // Still owed, by its scope as by the journal.
             self.settled.store(false, Ordering::Release);
+            self.owner.unpaid.failed();
+        }
+        if matches!(ran, Err(DurableError::HeldBack { .. })) {
+            self.owner.unpaid.hold(Arc::clone(self));
         }
         ran
     }
 
-    fn run_unsettled(&self, ended: Ended) -> Result<bool, DurableError> {
-        let (run, id) = (&self.owner.run, self.registered.id());
+    fn run_unsettled(&self, ended: Ended, patience: Duration) -> Result<bool, DurableError> {
+        let (run, id) = (&self.owner.run, self.id());
         // Before it begins: who is not done counts, also while it runs, or where nobody can say.
-        let unpaid = &self.owner.unpaid;
-        unpaid.note(id, &self.of);
-        let above = || unpaid.above(&run.journal, self.of.scope, id);
-        if let Some(newer) = self.destroys.then(above).flatten() {
-            return Err(DurableError::HeldBack { what: self.what.clone(), newer });
+        self.noted.store(true, Ordering::Release);
+        self.owner.unpaid.note(id, &self.of);
+        if self.destroys {
+            self.wait_for_newer(patience)?;
         }
         let ran = match run_here(run, id, ended)? {
             Some(Err(error)) => return Err(self.failed(&error)),
             ran => ran.is_some(),
         };
-        unpaid.done(id);
+        self.done();
         Ok(ran)
+    }
+
+    fn wait_for_newer(&self, patience: Duration) -> Result<(), DurableError> {
+        let until = Instant::now() + patience;
+        loop {
+            let above = self.owner.unpaid.above(&self.owner.run.journal, self.of.scope, self.id());
+            let Some(newer) = above else { return Ok(()) };
+            let left = until.saturating_duration_since(Instant::now());
+            if !newer.may_end || left.is_zero() {
+                return Err(DurableError::HeldBack { what: self.what.clone(), newer: newer.id });
+            }
+            // Some that count are not of this process's doing: looked at now and then.
+            self.owner.unpaid.wait(left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// What it held back may run now.
+    fn done(&self) {
+        self.owner.unpaid.done(self.id());
+        for held in self.owner.unpaid.take_held() {
+            match held.run(Ended::Unknown, Duration::ZERO) {
+                Ok(_) | Err(DurableError::HeldBack { .. }) => {}
+                Err(error) => epilogue_scope::report::failed_to("a durable cleanup", &error),
+            }
+        }
     }
 
     fn failed(&self, error: &ActionError) -> DurableError {

@@ -5,16 +5,31 @@
 //! taken off when the next is registered: a loop that registers and disarms keeps the room of one.
 
 use std::cell::RefCell;
+use std::rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use epilogue_scope::Deferred;
+use epilogue_scope::{Deferred, Scope};
 
-thread_local!(static KNOWN: RefCell<Vec<(u64, Weak<Mailbox>)>> = const { RefCell::new(Vec::new()) });
+/// A scope of this thread that has durable cleanups pending.
+struct Known {
+    scope: u64,
+    open: rc::Weak<()>,
+    mailbox: Weak<Mailbox>,
+}
 
-/// The scopes of this thread that have durable cleanups pending, by number.
+impl Known {
+    /// What was taken off a scope that is left is of no scope any more.
+    fn counts(&self) -> bool {
+        self.open.strong_count() > 0 && self.mailbox.strong_count() > 0
+    }
+}
+
+thread_local!(static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) });
+
+/// The scopes of this thread that are open and have durable cleanups pending, by number.
 pub(crate) fn pending_scopes() -> Vec<u64> {
-    let pending = |known: &RefCell<Vec<(u64, Weak<Mailbox>)>>| {
-        known.borrow().iter().filter(|(_, mailbox)| mailbox.strong_count() > 0).map(|(id, _)| *id).collect()
+    let pending = |known: &RefCell<Vec<Known>>| {
+        known.borrow().iter().filter(|known| known.counts()).map(|known| known.scope).collect()
     };
     // While a thread is torn down none is open.
     KNOWN.try_with(pending).unwrap_or_default()
@@ -26,13 +41,14 @@ pub(crate) struct Mailbox(Mutex<Vec<Deferred>>);
 
 impl Mailbox {
     /// That of a scope of this thread.
-    pub(crate) fn of(scope: u64) -> Arc<Mailbox> {
+    pub(crate) fn of<R>(scope: &Scope<'_, R>) -> Arc<Mailbox> {
         KNOWN.with_borrow_mut(|known| {
-            known.retain(|(_, mailbox)| mailbox.strong_count() > 0);
-            let found = known.iter().find(|(id, _)| *id == scope).and_then(|(_, mailbox)| mailbox.upgrade());
-            found.unwrap_or_else(|| {
+            known.retain(Known::counts);
+            let found = known.iter().find(|known| known.scope == scope.id());
+            found.and_then(|known| known.mailbox.upgrade()).unwrap_or_else(|| {
                 let mailbox = Arc::default();
-                known.push((scope, Arc::downgrade(&mailbox)));
+                let (open, of) = (scope.while_open(), Arc::downgrade(&mailbox));
+                known.push(Known { scope: scope.id(), open, mailbox: of });
                 mailbox
             })
         })

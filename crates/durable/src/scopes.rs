@@ -1,6 +1,7 @@
 //! Durable cleanups as cleanups of a scope, of an async scope, of a program.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use epilogue_guardian::{Action, WHOLE_RUN};
 use epilogue_journal::{Ended, Tier};
@@ -61,13 +62,26 @@ pub trait DurableScope {
 /// that was entered later, as its higher number says, is not around it.
 pub(crate) fn of_this_thread(scope: u64) -> Of {
     let around = pending_scopes().into_iter().filter(|other| *other < scope);
-    Of { scope, within: around.chain(enclosing_scopes()).collect() }
+    of(scope, around.chain(enclosing_scopes()))
 }
 
 /// The same for an async scope, which may have come from another thread.
 fn of_this_task(scope: u64) -> Of {
-    let around = pending_scopes().into_iter().chain(enclosing_scopes());
-    Of { scope, within: around.filter(|other| *other != scope).collect() }
+    of(scope, pending_scopes().into_iter().chain(enclosing_scopes()).filter(|other| *other != scope))
+}
+
+/// So many scopes around its own are put on record, the innermost: a recursion must not fill a journal with
+/// them.
+const WITHIN_MAX: usize = 100;
+
+fn of(scope: u64, around: impl Iterator<Item = u64>) -> Of {
+    let mut within: Vec<u64> = around.collect();
+    if within.len() > WITHIN_MAX {
+        // The higher its number, the later it was entered.
+        within.sort_unstable();
+        within.drain(..within.len() - WITHIN_MAX);
+    }
+    Of { scope, within }
 }
 
 impl Promise {
@@ -82,7 +96,7 @@ impl Promise {
 impl<R> DurableScope for Scope<'_, R> {
     #[track_caller]
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
-        let mailbox = Mailbox::of(self.id());
+        let mailbox = Mailbox::of(self);
         for gone in mailbox.take() {
             self.disarm(gone);
         }
@@ -90,7 +104,7 @@ impl<R> DurableScope for Scope<'_, R> {
         let (owed, theirs) = (Arc::clone(&durable.owed), Arc::clone(&mailbox));
         let deferred = self.defer(move || {
             let _its = theirs;
-            owed.run(Ended::Unknown).map(drop)
+            owed.run(Ended::Unknown, Duration::ZERO).map(drop)
         });
         durable.forget_with(move || mailbox.put(deferred));
         Ok(durable)
@@ -102,7 +116,7 @@ impl DurableScope for AsyncScope {
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
         let durable = Durable::register(&action, promise.tier(), of_this_task(self.id()))?;
         let owed = Arc::clone(&durable.owed);
-        let deferred = self.defer(async move |_| run_aside(owed).await);
+        let deferred = self.defer(async move |_| run_aside(owed, PATIENCE).await);
         let scope = self.weak_handle();
         durable.forget_with(move || {
             scope.disarm(deferred);
@@ -118,7 +132,7 @@ impl DurableScope for App {
         let durable = Durable::register(&action, promise.tier(), of)?;
         let owed = Arc::clone(&durable.owed);
         let name = owed.what().to_owned();
-        let step = self.defer(name, async move || run_aside(owed).await.map_err(Error::from));
+        let step = self.defer(name, async move || run_aside(owed, Duration::ZERO).await.map_err(Error::from));
         durable.forget_with(move || {
             step.disarm();
         });
@@ -126,10 +140,14 @@ impl DurableScope for App {
     }
 }
 
+/// So long an async scope that is left waits, before it destroys, for what is within it and still runs:
+/// cleanups of a future that was dropped, on the lane.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Actions may block: not on a thread of the runtime.
-async fn run_aside(owed: Arc<Owed>) -> Result<(), DurableError> {
+async fn run_aside(owed: Arc<Owed>, patience: Duration) -> Result<(), DurableError> {
     let what = owed.what().to_owned();
-    let ran = tokio::task::spawn_blocking(move || owed.run(Ended::Unknown)).await;
+    let ran = tokio::task::spawn_blocking(move || owed.run(Ended::Unknown, patience)).await;
     match ran {
         Ok(ran) => ran.map(drop),
         Err(error) => Err(DurableError::Failed { what, why: error.to_string() }),

@@ -1,14 +1,22 @@
-//! What was begun and is not done, for the older cleanups that must not run over it.
+//! What is not done yet, for the older cleanups that must not run over it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use epilogue_guardian::depends;
-use epilogue_journal::{Journal, JournalError};
+use epilogue_guardian::{WHOLE_RUN, depends};
+use epilogue_journal::{Journal, JournalError, State, Store};
 
-/// The records that this process has begun, or held back, and not finished.
+use crate::handle::Owed;
+
+/// The records of this process that are within other scopes, or were begun or held back, and are not done.
 #[derive(Default)]
-pub(crate) struct Unpaid(Mutex<BTreeMap<u64, Of>>);
+pub(crate) struct Unpaid {
+    all: Mutex<BTreeMap<u64, Of>>,
+    changed: Condvar,
+    /// What was held back when its scope was left: nobody else in this process will run it.
+    held: Mutex<Vec<Arc<Owed>>>,
+}
 
 /// Whose a record is.
 #[derive(Clone)]
@@ -18,35 +26,93 @@ pub(crate) struct Of {
     pub(crate) within: Vec<u64>,
 }
 
+/// A newer record that is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Newer {
+    pub(crate) id: u64,
+    /// It may be done soon: it runs, or its turn has not come.
+    pub(crate) may_end: bool,
+}
+
 impl Unpaid {
-    /// It is about to run, or shall not run yet. From now on it counts, until it is done.
+    /// It is registered within another scope, is about to run, or shall not run yet. From now on it counts,
+    /// until it is done.
     pub(crate) fn note(&self, id: u64, of: &Of) {
-        self.with(|all| drop(all.insert(id, of.clone())));
+        self.lock().insert(id, of.clone());
     }
 
     pub(crate) fn done(&self, id: u64) {
-        self.with(|all| drop(all.remove(&id)));
+        self.lock().remove(&id);
+        self.changed.notify_all();
     }
 
-    /// A newer record of a scope, or of one within it, that was not done. An operator may have settled it
+    /// It has failed: who waits for it need wait no longer.
+    pub(crate) fn failed(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Returns when something has changed, or after so long.
+    pub(crate) fn wait(&self, at_most: Duration) {
+        let _ = self.changed.wait_timeout(self.lock(), at_most);
+    }
+
+    /// A newer record of a scope, or of one within it, that is not done. An operator may have settled it
     /// meanwhile.
-    pub(crate) fn above(&self, journal: &Journal, scope: u64, id: u64) -> Option<u64> {
-        let newer = |all: &mut BTreeMap<u64, Of>| -> Vec<u64> {
-            let newer = all.range(id + 1..);
-            newer.filter(|(_, of)| depends(of.scope, &of.within, scope)).map(|(id, _)| *id).collect()
+    pub(crate) fn above(&self, journal: &Journal, scope: u64, id: u64) -> Option<Newer> {
+        if scope == WHOLE_RUN {
+            return owed_by_anybody(journal, id);
+        }
+        let newer: Vec<u64> = {
+            let all = self.lock();
+            let newer = all.range(id + 1..).filter(|(_, of)| depends(of.scope, &of.within, scope));
+            newer.map(|(id, _)| *id).collect()
         };
-        for suspect in self.with(newer) {
+        for suspect in newer {
             match journal.entry(suspect) {
+                Ok(entry) if entry.state.is_open() => return Some(Newer::of(suspect, entry.state)),
+                Ok(_) | Err(JournalError::NoSuchRecord { .. }) => self.done(suspect),
                 // It cannot be told: then it is not run over.
-                Err(JournalError::Io { .. }) => return Some(suspect),
-                Ok(entry) if entry.state.is_open() => return Some(suspect),
-                _ => self.done(suspect),
+                Err(_) => return Some(Newer { id: suspect, may_end: false }),
             }
         }
         None
     }
 
-    fn with<T>(&self, body: impl FnOnce(&mut BTreeMap<u64, Of>) -> T) -> T {
-        body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// It was held back, and is to be tried again when something is done.
+    pub(crate) fn hold(&self, owed: Arc<Owed>) {
+        self.held().push(owed);
+    }
+
+    /// What was held back, newest first; to be tried again.
+    pub(crate) fn take_held(&self) -> Vec<Arc<Owed>> {
+        let mut held = std::mem::take(&mut *self.held());
+        held.sort_by_key(|owed| std::cmp::Reverse(owed.id()));
+        held
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Of>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Arc<Owed>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Newer {
+    fn of(id: u64, state: State) -> Newer {
+        Newer { id, may_end: !matches!(state, State::Failed | State::Parked) }
+    }
+}
+
+/// The scope of the program is around all, so all that is newer and open counts: also of a scope that nobody
+/// has told about its own.
+fn owed_by_anybody(journal: &Journal, id: u64) -> Option<Newer> {
+    match journal.open_entries() {
+        Err(_) => Some(Newer { id: 0, may_end: false }),
+        Ok(open) => {
+            let newer = open.iter().filter(|entry| entry.id > id);
+            newer.map(|entry| Newer::of(entry.id, entry.state)).next()
+        }
     }
 }

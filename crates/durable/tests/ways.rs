@@ -184,16 +184,48 @@ fn what_destroys_is_held_back_by_a_scope_within_its_own_too() {
 }
 
 #[test]
-fn what_destroys_is_held_back_while_a_newer_one_still_runs_and_so_is_what_is_above_what_is_held_back() {
-    let rig = Rig::new("busy");
-    let mut child = rig.start("busy", "left");
-    assert!(rig.dir.join("busy/inner").exists());
-    // A cleanup that its owner has begun dies with the owner, and is begun again.
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn what_destroys_is_held_back_while_a_newer_one_still_runs_and_runs_when_that_is_done() {
+    for killed in [true, false] {
+        let rig = Rig::new("busy");
+        let mut child = rig.start("busy", "left");
+        if killed {
+            // A cleanup that its owner has begun dies with the owner, and is begun again.
+            child.kill().unwrap();
+        }
+        std::fs::write(rig.dir.join("allowed"), "").unwrap();
+        wait_until("both trees are removed", || !rig.dir.join("busy").exists());
+        if !killed {
+            wait_until("nothing is owed", || {
+                let run = Run::open(&rig.runs()[0]).unwrap();
+                run.journal.scan().unwrap().open().next().is_none()
+            });
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+        rig.wait_paid();
+    }
+}
+
+#[test]
+fn what_destroys_waits_for_what_a_cut_scope_within_owes_on_the_lane_and_for_tasks_of_its_own() {
+    let rig = Rig::new("mounted-elsewhere");
+    let output = rig.command("mounted-elsewhere").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "false\nfalse\n", "{said}");
+    assert!(said.contains("held back: #"), "{said}");
     std::fs::write(rig.dir.join("allowed"), "").unwrap();
     rig.wait_paid();
-    assert!(!rig.dir.join("busy").exists());
+    assert!(!rig.dir.join("mounted-2").exists());
+}
+
+#[test]
+fn a_pile_of_a_scope_that_was_left_is_around_nothing() {
+    let rig = Rig::new("piles");
+    let output = rig.command("piles").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "false\n", "{said}");
+    assert!(output.status.success() && !said.contains("held back"), "{said}");
+    rig.wait_paid();
 }
 
 #[test]

@@ -258,11 +258,10 @@ fn watch(mut run: Run, signals: &OwnedFd, mut last_seen: Option<OwnedFd>) -> u8 
         if let (Some(owner_fd), None) = (&owner_fd, &wrapper_fd)
             && wrapper.pid != 0
             && run.settings.on_wrapper_death == OnWrapperDeath::Term
+            // If it may not be told, it is another user's by now: its end is waited for.
+            && end(owner_fd)
         {
-            if end(owner_fd) {
-                continue;
-            }
-            // It is another user's by now: its end is waited for.
+            continue;
         }
         if is_over(&run) {
             return 0;

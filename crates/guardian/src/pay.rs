@@ -200,6 +200,17 @@ struct Payment<'a> {
     log: Log,
 }
 
+/// What came of a look at a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    /// Its time has not come.
+    NotNow,
+    /// It was run, or needs not be.
+    Settled,
+    /// Somebody has moved or amended it since it was read: what is older must not come before it.
+    Changed,
+}
+
 /// What became of a record so far.
 struct Tries {
     count: u8,
@@ -242,7 +253,11 @@ impl<'a> Payment<'a> {
                 if self.out_of_time() {
                     break;
                 }
-                progress |= self.try_one(entry, &open)?;
+                let tried = self.try_one(entry, &open)?;
+                progress |= tried != Tried::NotNow;
+                if tried == Tried::Changed {
+                    break;
+                }
             }
             if !progress && !self.wait_for_next() {
                 break;
@@ -259,16 +274,16 @@ impl<'a> Payment<'a> {
         self.tries.get(&id).is_some_and(|tries| tries.over)
     }
 
-    /// Tries a record if its time has come. Returns whether anything was done.
-    fn try_one(&mut self, entry: &Entry, open: &[Entry]) -> Result<bool, JournalError> {
+    /// Tries a record if its time has come.
+    fn try_one(&mut self, entry: &Entry, open: &[Entry]) -> Result<Tried, JournalError> {
         if self.tries.get(&entry.id).is_some_and(|tries| tries.again_at > Instant::now()) {
-            return Ok(false);
+            return Ok(Tried::NotNow);
         }
         let call = match Call::from_bytes(&entry.body) {
             Ok(call) => call,
             Err(error) => {
                 self.park(entry, "?".into(), format!("it cannot be read: {error}"))?;
-                return Ok(true);
+                return Ok(Tried::Settled);
             }
         };
         let what = call.describe();
@@ -278,23 +293,23 @@ impl<'a> Payment<'a> {
                 self.note(entry, &what, "skipped", Some(&why), None, Duration::ZERO);
                 self.report.skipped.push(Item { id: entry.id, what, why: Some(why) });
             }
-            return Ok(true);
+            return Ok(Tried::Settled);
         }
         if let Some(newer) = call.destroys.then(|| self.unpaid_above(entry, open)).flatten() {
             let why = format!("held back: #{newer} above it was not done");
             self.tries.insert(entry.id, Tries::waiting(what, why));
-            return Ok(false);
+            return Ok(Tried::NotNow);
         }
         let deaths = self.deaths(entry);
         if deaths >= POISON {
             let why = format!("{deaths} payers died while they ran it");
             self.park(entry, what, why)?;
-            return Ok(true);
+            return Ok(Tried::Settled);
         }
         if !self.options.user_actions && Known::find(&call.action).is_none() {
             let why = format!("{} is an action of another program, and those are off here", call.action);
             self.tries.insert(entry.id, Tries::waiting(what, why));
-            return Ok(false);
+            return Ok(Tried::NotNow);
         }
         self.run_one(entry, &call, what)
     }
@@ -328,8 +343,8 @@ impl<'a> Payment<'a> {
         unpaid.find(|other| depends(other.scope, &within(other), entry.scope)).map(|other| other.id)
     }
 
-    fn run_one(&mut self, entry: &Entry, call: &Call, what: String) -> Result<bool, JournalError> {
-        let Some(attempt) = self.store.begin(self.generation, entry)? else { return Ok(true) };
+    fn run_one(&mut self, entry: &Entry, call: &Call, what: String) -> Result<Tried, JournalError> {
+        let Some(attempt) = self.store.begin(self.generation, entry)? else { return Ok(Tried::Changed) };
         (self.options.beginning)(&what);
         let began = Instant::now();
         let left = || self.options.budget.saturating_sub(self.began.elapsed());
@@ -363,7 +378,7 @@ impl<'a> Payment<'a> {
                 tries.why = error.message;
             }
         }
-        Ok(true)
+        Ok(Tried::Settled)
     }
 
     fn perform(&self, entry: &Entry, call: &Call, cx: &ActionCx) -> Result<(), ActionError> {

@@ -143,8 +143,10 @@ impl Run {
             .and_then(|mut file| file.write_all(&json))
             .map_err(io("writing run.json"))?;
         private(&dir.join("lock")).map_err(io("making the lock"))?;
-        let alive = private(&dir.join("alive")).map_err(io("making the lock"))?;
+        // Locked before it is there: who sweeps must not find it free.
+        let alive = private(&dir.join("alive.new")).map_err(io("making the lock"))?;
         alive.try_lock_shared().map_err(|error| io("locking it")(error.into()))?;
+        fs::rename(dir.join("alive.new"), dir.join("alive")).map_err(io("making the lock"))?;
         let meta = NewMeta {
             tier: new.tier,
             created_ms: now_ms(),
@@ -308,8 +310,8 @@ impl Run {
     pub(crate) fn sweep(home: &Path) {
         for dir in fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path()) {
             let ours = dir.join("run.json").exists() || dir.join("alive").exists();
-            if dir.is_dir() && ours && !dir.join("journal").exists() && is_abandoned(&dir) {
-                let _ = fs::remove_dir_all(&dir);
+            if dir.is_dir() && ours && !dir.join("journal").exists() {
+                remove_if_abandoned(&dir);
             }
         }
     }
@@ -318,23 +320,45 @@ impl Run {
 /// Whether somebody holds a lock, seen by taking it for a moment. `None`: it cannot be told.
 fn is_locked(path: &Path) -> Option<bool> {
     let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
-    match file.try_lock() {
-        Ok(()) => Some(false),
-        Err(TryLockError::WouldBlock) => Some(true),
-        Err(TryLockError::Error(_)) => None,
-    }
-}
-
-/// Whether nobody is making this run at the moment.
-fn is_abandoned(dir: &Path) -> bool {
-    const LONG: Duration = Duration::from_secs(3600);
-    match File::options().read(true).write(true).open(dir.join("alive")) {
-        Ok(alive) => alive.try_lock().is_ok(),
-        Err(_) => {
-            let changed = fs::metadata(dir).and_then(|found| found.modified());
-            changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LONG))
+    // Others who look hold it for a moment as well.
+    for look in 0..LOOKS {
+        match file.try_lock() {
+            Ok(()) => {
+                // Not by closing: a child that is forked meanwhile would hold it on.
+                let _ = file.unlock();
+                return Some(false);
+            }
+            Err(TryLockError::WouldBlock) if look + 1 < LOOKS => std::thread::sleep(A_LOOK),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(_)) => return None,
         }
     }
+    Some(true)
+}
+
+/// How often a lock is looked at before it counts as held, and how long after each other.
+const LOOKS: u32 = 10;
+const A_LOOK: Duration = Duration::from_millis(1);
+
+/// Removes what nobody is making into a run at the moment. Who makes one holds its lock.
+fn remove_if_abandoned(dir: &Path) {
+    const LONG: Duration = Duration::from_secs(3600);
+    let alive = match File::options().read(true).write(true).open(dir.join("alive")) {
+        Ok(alive) if alive.try_lock().is_ok() => Some(alive),
+        Ok(_) => return,
+        Err(_) => {
+            let changed = fs::metadata(dir).and_then(|found| found.modified());
+            if !changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LONG)) {
+                return;
+            }
+            None
+        }
+    };
+    // It may have been made whole between the look and the lock.
+    if !dir.join("journal").exists() {
+        let _ = fs::remove_dir_all(dir);
+    }
+    drop(alive);
 }
 
 /// Now, in milliseconds since 1970.

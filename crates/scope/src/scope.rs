@@ -1,6 +1,8 @@
 //! The scope as a plain function: a stack of cleanups that may look at the ending.
 
+use std::cell::OnceCell;
 use std::panic::Location;
+use std::rc::{Rc, Weak};
 
 use crate::boundary::attempt_into;
 use crate::chain::Mark;
@@ -87,6 +89,8 @@ pub struct Scope<'env, R> {
     live: Live,
     /// Unlike its address, no other scope's of this thread.
     serial: u64,
+    /// Made when somebody asks; gone with the scope.
+    open: OnceCell<Rc<()>>,
 }
 
 /// A cleanup on a [`Scope`], to [disarm](Scope::disarm) it or to [run it now](Scope::run_now).
@@ -175,6 +179,13 @@ impl<'env, R> Scope<'env, R> {
     /// A number that no other scope of this process has, for what is kept beside the scope.
     pub fn id(&self) -> u64 {
         self.serial
+    }
+
+    /// Alive as long as this scope is: its body, and its cleanups as it is left. Not as long as a pile of what
+    /// it owed.
+    #[doc(hidden)]
+    pub fn while_open(&self) -> Weak<()> {
+        Rc::downgrade(self.open.get_or_init(Rc::default))
     }
 
     /// Takes everything that is pending off this scope, in its order: Python's `pop_all`. The pile
@@ -289,7 +300,7 @@ where
 {
     let live = Live::enter(std::any::type_name::<F>(), Location::caller());
     let mark = Mark::here();
-    let mut scope = Scope { owed: Stack::new(), live, serial: serial::next() };
+    let mut scope = Scope { owed: Stack::new(), live, serial: serial::next(), open: OnceCell::new() };
     let mut ending = Ending::without_result(failed);
     if holds {
         ending.set_holds(false);

@@ -6,8 +6,9 @@ use std::pin::pin;
 
 thread_local!(static OPEN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) });
 
-/// The [numbers](crate::AsyncScope::id) of the async scopes that the running code is in the body of, the
-/// outermost first. Those of a task that has spawned this one are not among them.
+/// The [numbers](crate::AsyncScope::id) of the async scopes that the running code is in, the outermost
+/// first: in their bodies, in their cleanups as they are left, in the tasks that they have spawned and that
+/// cannot outlive them. Not in tasks of `tokio::spawn`, nor in what runs on the [lane](crate::lane).
 ///
 /// # Examples
 ///
@@ -33,27 +34,46 @@ pub fn enclosing_scopes() -> Vec<u64> {
     OPEN.try_with(|open| open.borrow().clone()).unwrap_or_default()
 }
 
-/// Polls a future as the body of a scope.
-pub(crate) async fn body_of<T>(scope: u64, body: impl Future<Output = T>) -> T {
-    let mut body = pin!(body);
+/// Polls a future as a part of a scope.
+pub(crate) async fn part_of<T>(scope: u64, part: impl Future<Output = T>) -> T {
+    in_scopes([scope], part).await
+}
+
+/// Polls a future, which is to be spawned, as a part of a scope and of those around it.
+pub(crate) fn task_of<T>(scope: u64, task: impl Future<Output = T>) -> impl Future<Output = T> {
+    let mut scopes = enclosing_scopes();
+    if !scopes.contains(&scope) {
+        scopes.push(scope);
+    }
+    in_scopes(scopes, task)
+}
+
+async fn in_scopes<T>(scopes: impl AsRef<[u64]>, part: impl Future<Output = T>) -> T {
+    let mut part = pin!(part);
     std::future::poll_fn(|cx| {
-        let _in = enter(scope);
-        body.as_mut().poll(cx)
+        let _in = enter(scopes.as_ref());
+        part.as_mut().poll(cx)
     })
     .await
 }
 
 #[inline]
-fn enter(scope: u64) -> Entered {
-    let _ = OPEN.try_with(|open| open.borrow_mut().push(scope));
-    Entered
+fn enter(scopes: &[u64]) -> Entered {
+    let before = OPEN.try_with(|open| {
+        let mut open = open.borrow_mut();
+        let before = open.len();
+        open.extend_from_slice(scopes);
+        before
+    });
+    Entered(before.unwrap_or(0))
 }
 
-struct Entered;
+/// How many there were before.
+struct Entered(usize);
 
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
-        let _ = OPEN.try_with(|open| open.borrow_mut().pop());
+        let _ = OPEN.try_with(|open| open.borrow_mut().truncate(self.0));
     }
 }

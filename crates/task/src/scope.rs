@@ -9,7 +9,7 @@ use epilogue_scope::__private::{AsyncAttempt, attempt_async};
 use epilogue_scope::record::Live;
 use epilogue_scope::{CleanupErrors, CleanupResult, How};
 
-use crate::enclosing::body_of;
+use crate::enclosing::{part_of, task_of};
 use crate::entry::Kind;
 use crate::pay::{IntoReport, Pay};
 use crate::policy::TaskPanic;
@@ -121,13 +121,16 @@ where
     let live = Live::enter(std::any::type_name::<F>(), place);
     let scope = AsyncScope { stack: AsyncStack::listed(live) };
     // What the body does before it makes its future is part of it.
-    let mut attempt = attempt_async(body_of(scope.id(), async { body(&scope).await })).await;
-    attempt.set_failed(failed);
-    if holds {
-        attempt.will_hold();
-    }
-    scope.stack.pay_all(&mut attempt).await;
-    attempt
+    part_of(scope.id(), async {
+        let mut attempt = attempt_async(async { body(&scope).await }).await;
+        attempt.set_failed(failed);
+        if holds {
+            attempt.will_hold();
+        }
+        scope.stack.pay_all(&mut attempt).await;
+        attempt
+    })
+    .await
 }
 
 /// What an [`async_scope`] owes.
@@ -347,7 +350,7 @@ fn spawn_into<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
     place: &'static Location<'static>,
 ) -> Result<Task<T>, ScopeClosed> {
-    let (task, owed) = task::spawn(name, policy, task);
+    let (task, owed) = task::spawn(name, policy, task_of(scope.id(), task));
     let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
     match scope.push(owed, kind, place) {
         Ok(deferred) => Ok(task.owed_by(Arc::downgrade(scope), deferred)),
