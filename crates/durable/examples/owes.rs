@@ -83,6 +83,19 @@ fn main() -> std::process::ExitCode {
         "mounted-within" => mounted_within(&dir),
         "mounted-elsewhere" => mounted_elsewhere(&dir),
         "piles" => piles(&dir),
+        "early" => scope(|s| {
+            let tree = tree_in(s, &dir, "early");
+            let newer = s.durable(Unmount { dir: dir.clone() }).expect("registered");
+            println!("{}", tree.run_now().expect("what has not begun is not asked"));
+            let tree = tree_in(s, &dir, "early");
+            let newest = s.durable(Unmount { dir: dir.clone() }).expect("registered");
+            newest.run_now().expect_err("not allowed");
+            println!("{}", tree.run_now().is_err());
+            std::fs::write(dir.join("allowed"), "").expect("allowed");
+            newest.run_now().expect("allowed");
+            println!("{}", dir.join("early").exists());
+            assert!(newer.disarm());
+        }),
         "busy" => busy(&dir),
         "runs-again" => {
             scope(|s| {

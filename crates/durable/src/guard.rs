@@ -1,16 +1,15 @@
 //! A durable cleanup without a scope: it runs when its guard is dropped.
 
 use std::panic::Location;
-use std::time::Duration;
 
 use epilogue_guardian::Action;
-use epilogue_journal::Ended;
 use epilogue_scope::__private::fresh_scope_id;
 use epilogue_scope::record::{Finished, Registration};
 use serde::Serialize;
 
 use crate::handle::{Durable, DurableError};
 use crate::scopes::{Promise, of_this_thread};
+use crate::unpaid::Turn;
 
 /// Puts an action on record. It runs when the guard is dropped, or after the death of the process.
 ///
@@ -66,7 +65,7 @@ impl DurableGuard {
 impl Drop for DurableGuard {
     fn drop(&mut self) {
         let Some(durable) = self.durable.take() else { return };
-        match durable.owed.run(Ended::Unknown, Duration::ZERO) {
+        match durable.owed.run(Turn::LEFT) {
             Ok(_) => self.registration.finish(Finished::Ran),
             Err(error) => {
                 self.registration.finish(Finished::Failed);

@@ -9,7 +9,7 @@ use epilogue_journal::{Disarm, Ended, JournalError, Record, Registered, Tier};
 use serde::Serialize;
 
 use crate::owner::{self, Owner, current_pid};
-use crate::unpaid::Of;
+use crate::unpaid::{Newer, Of, Turn};
 
 /// A durable cleanup that is on record. Dropped, it is still owed: its scope runs it.
 ///
@@ -130,7 +130,7 @@ impl Durable {
     ///
     /// [`DurableError::Failed`]; it stays on record and with its scope.
     pub fn run_now(&self) -> Result<bool, DurableError> {
-        let ran = self.owed.run(Ended::Unknown, Duration::ZERO)?;
+        let ran = self.owed.run(Turn::Early)?;
         self.owed.forget();
         Ok(ran)
     }
@@ -163,7 +163,9 @@ impl Owed {
             Ok(Disarm::TooLate(_)) => false,
             Ok(_) => {
                 if self.noted.load(Ordering::Acquire) {
-                    self.done();
+                    self.owner.unpaid.done(self.id());
+                    // Not on this thread, which only wanted to disarm.
+                    self.owner.unpaid.retry_elsewhere();
                 }
                 true
             }
@@ -186,44 +188,52 @@ impl Owed {
         self.registered.id()
     }
 
-    /// Runs it, unless it was settled. What may end soon, and must not be run over, is waited for.
-    pub(crate) fn run(self: &Arc<Owed>, ended: Ended, patience: Duration) -> Result<bool, DurableError> {
+    /// Runs it, unless it was settled.
+    pub(crate) fn run(self: &Arc<Owed>, turn: Turn) -> Result<bool, DurableError> {
+        loop {
+            let ran = self.run_once(turn);
+            if !matches!(ran, Err(DurableError::HeldBack { .. })) {
+                return ran;
+            }
+            self.owner.unpaid.hold(Arc::clone(self));
+            // What it waits for may have ended before it was there to be found.
+            if self.above(turn).is_some() || !self.owner.unpaid.unhold(self.id()) {
+                return ran;
+            }
+        }
+    }
+
+    fn run_once(&self, turn: Turn) -> Result<bool, DurableError> {
         if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
             return Ok(false);
         }
-        let ran = self.run_unsettled(ended, patience);
+        let ran = self.run_unsettled(turn);
         if ran.is_err() {
             // Still owed, by its scope as by the journal.
             self.settled.store(false, Ordering::Release);
             self.owner.unpaid.failed();
         }
-        if matches!(ran, Err(DurableError::HeldBack { .. })) {
-            self.owner.unpaid.hold(Arc::clone(self));
-        }
         ran
     }
 
-    fn run_unsettled(&self, ended: Ended, patience: Duration) -> Result<bool, DurableError> {
+    fn run_unsettled(&self, turn: Turn) -> Result<bool, DurableError> {
         let (run, id) = (&self.owner.run, self.id());
         // Before it begins: who is not done counts, also while it runs, or where nobody can say.
         self.noted.store(true, Ordering::Release);
         self.owner.unpaid.note(id, &self.of);
-        if self.destroys {
-            self.wait_for_newer(patience)?;
-        }
-        let ran = match run_here(run, id, ended)? {
+        self.wait_for_newer(turn)?;
+        let ran = match run_here(run, id, Ended::Unknown)? {
             Some(Err(error)) => return Err(self.failed(&error)),
             ran => ran.is_some(),
         };
-        self.done();
+        self.owner.unpaid.done(id);
+        self.owner.unpaid.retry_held();
         Ok(ran)
     }
 
-    fn wait_for_newer(&self, patience: Duration) -> Result<(), DurableError> {
-        let until = Instant::now() + patience;
-        loop {
-            let above = self.owner.unpaid.above(&self.owner.run.journal, self.of.scope, self.id());
-            let Some(newer) = above else { return Ok(()) };
+    fn wait_for_newer(&self, turn: Turn) -> Result<(), DurableError> {
+        let until = Instant::now() + turn.patience();
+        while let Some(newer) = self.above(turn) {
             let left = until.saturating_duration_since(Instant::now());
             if !newer.may_end || left.is_zero() {
                 return Err(DurableError::HeldBack { what: self.what.clone(), newer: newer.id });
@@ -231,17 +241,13 @@ impl Owed {
             // Some that count are not of this process's doing: looked at now and then.
             self.owner.unpaid.wait(left.min(Duration::from_millis(50)));
         }
+        Ok(())
     }
 
-    /// What it held back may run now.
-    fn done(&self) {
-        self.owner.unpaid.done(self.id());
-        for held in self.owner.unpaid.take_held() {
-            match held.run(Ended::Unknown, Duration::ZERO) {
-                Ok(_) | Err(DurableError::HeldBack { .. }) => {}
-                Err(error) => epilogue_scope::report::failed_to("a durable cleanup", &error),
-            }
-        }
+    /// What holds it back.
+    fn above(&self, turn: Turn) -> Option<Newer> {
+        let (unpaid, journal) = (&self.owner.unpaid, &self.owner.run.journal);
+        self.destroys.then(|| unpaid.above(journal, self.of.scope, self.id(), turn)).flatten()
     }
 
     fn failed(&self, error: &ActionError) -> DurableError {

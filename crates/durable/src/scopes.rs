@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epilogue_guardian::{Action, WHOLE_RUN};
-use epilogue_journal::{Ended, Tier};
+use epilogue_journal::Tier;
 use epilogue_process::{App, Error};
 use epilogue_scope::Scope;
 use epilogue_task::{AsyncScope, enclosing_scopes};
 
 use crate::handle::{Durable, DurableError, Owed};
 use crate::mailbox::{Mailbox, pending_scopes};
-use crate::unpaid::Of;
+use crate::unpaid::{Of, Turn};
 
 /// How far a durable cleanup's promise reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl<R> DurableScope for Scope<'_, R> {
         let (owed, theirs) = (Arc::clone(&durable.owed), Arc::clone(&mailbox));
         let deferred = self.defer(move || {
             let _its = theirs;
-            owed.run(Ended::Unknown, Duration::ZERO).map(drop)
+            owed.run(Turn::LEFT).map(drop)
         });
         durable.forget_with(move || mailbox.put(deferred));
         Ok(durable)
@@ -116,7 +116,7 @@ impl DurableScope for AsyncScope {
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
         let durable = Durable::register(&action, promise.tier(), of_this_task(self.id()))?;
         let owed = Arc::clone(&durable.owed);
-        let deferred = self.defer(async move |_| run_aside(owed, PATIENCE).await);
+        let deferred = self.defer(async move |_| run_aside(owed, Turn::Left { patience: PATIENCE }).await);
         let scope = self.weak_handle();
         durable.forget_with(move || {
             scope.disarm(deferred);
@@ -132,7 +132,7 @@ impl DurableScope for App {
         let durable = Durable::register(&action, promise.tier(), of)?;
         let owed = Arc::clone(&durable.owed);
         let name = owed.what().to_owned();
-        let step = self.defer(name, async move || run_aside(owed, Duration::ZERO).await.map_err(Error::from));
+        let step = self.defer(name, async move || run_aside(owed, Turn::LEFT).await.map_err(Error::from));
         durable.forget_with(move || {
             step.disarm();
         });
@@ -145,9 +145,9 @@ impl DurableScope for App {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Actions may block: not on a thread of the runtime.
-async fn run_aside(owed: Arc<Owed>, patience: Duration) -> Result<(), DurableError> {
+async fn run_aside(owed: Arc<Owed>, turn: Turn) -> Result<(), DurableError> {
     let what = owed.what().to_owned();
-    let ran = tokio::task::spawn_blocking(move || owed.run(Ended::Unknown, patience)).await;
+    let ran = tokio::task::spawn_blocking(move || owed.run(turn)).await;
     match ran {
         Ok(ran) => ran.map(drop),
         Err(error) => Err(DurableError::Failed { what, why: error.to_string() }),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use epilogue_guardian::{WHOLE_RUN, depends};
 use epilogue_journal::{Journal, JournalError, State, Store};
 
-use crate::handle::Owed;
+use crate::handle::{DurableError, Owed};
 
 /// The records of this process that are within other scopes, or were begun or held back, and are not done.
 #[derive(Default)]
@@ -16,6 +16,31 @@ pub(crate) struct Unpaid {
     changed: Condvar,
     /// What was held back when its scope was left: nobody else in this process will run it.
     held: Mutex<Vec<Arc<Owed>>>,
+}
+
+/// Why a cleanup runs now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Somebody has asked for it: what is newer and has not begun is not its business.
+    Early,
+    /// Its scope is left. So long it waits, before it destroys, for what is newer and may end soon.
+    Left { patience: Duration },
+}
+
+impl Turn {
+    pub(crate) const LEFT: Turn = Turn::Left { patience: Duration::ZERO };
+
+    pub(crate) fn patience(self) -> Duration {
+        match self {
+            Turn::Early => Duration::ZERO,
+            Turn::Left { patience } => patience,
+        }
+    }
+
+    /// Whether a newer record in this state holds back what destroys.
+    fn waits_for(self, state: State) -> bool {
+        state.is_open() && (self != Turn::Early || !state.is_untouched())
+    }
 }
 
 /// Whose a record is.
@@ -58,9 +83,9 @@ impl Unpaid {
 
     /// A newer record of a scope, or of one within it, that is not done. An operator may have settled it
     /// meanwhile.
-    pub(crate) fn above(&self, journal: &Journal, scope: u64, id: u64) -> Option<Newer> {
+    pub(crate) fn above(&self, journal: &Journal, scope: u64, id: u64, turn: Turn) -> Option<Newer> {
         if scope == WHOLE_RUN {
-            return owed_by_anybody(journal, id);
+            return owed_by_anybody(journal, id, turn);
         }
         let newer: Vec<u64> = {
             let all = self.lock();
@@ -69,7 +94,8 @@ impl Unpaid {
         };
         for suspect in newer {
             match journal.entry(suspect) {
-                Ok(entry) if entry.state.is_open() => return Some(Newer::of(suspect, entry.state)),
+                Ok(entry) if turn.waits_for(entry.state) => return Some(Newer::of(suspect, entry.state)),
+                Ok(entry) if entry.state.is_open() => {}
                 Ok(_) | Err(JournalError::NoSuchRecord { .. }) => self.done(suspect),
                 // It cannot be told: then it is not run over.
                 Err(_) => return Some(Newer { id: suspect, may_end: false }),
@@ -83,11 +109,31 @@ impl Unpaid {
         self.held().push(owed);
     }
 
-    /// What was held back, newest first; to be tried again.
-    pub(crate) fn take_held(&self) -> Vec<Arc<Owed>> {
-        let mut held = std::mem::take(&mut *self.held());
-        held.sort_by_key(|owed| std::cmp::Reverse(owed.id()));
-        held
+    /// It is not any more. Returns whether it was: nobody else has taken it to try it.
+    pub(crate) fn unhold(&self, id: u64) -> bool {
+        let mut held = self.held();
+        let before = held.len();
+        held.retain(|owed| owed.id() != id);
+        held.len() < before
+    }
+
+    /// Something is done: what was held back is tried again, newest first.
+    pub(crate) fn retry_held(&self) {
+        let held = std::mem::take(&mut *self.held());
+        retry(held);
+    }
+
+    /// The same on a thread of its own, if there is anything.
+    pub(crate) fn retry_elsewhere(&self) {
+        let held = std::mem::take(&mut *self.held());
+        if held.is_empty() {
+            return;
+        }
+        let theirs = held.clone();
+        let begun = std::thread::Builder::new().name("epilogue-held".into()).spawn(move || retry(theirs));
+        if begun.is_err() {
+            self.held().extend(held);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Of>> {
@@ -107,12 +153,22 @@ impl Newer {
 
 /// The scope of the program is around all, so all that is newer and open counts: also of a scope that nobody
 /// has told about its own.
-fn owed_by_anybody(journal: &Journal, id: u64) -> Option<Newer> {
+fn owed_by_anybody(journal: &Journal, id: u64, turn: Turn) -> Option<Newer> {
     match journal.open_entries() {
         Err(_) => Some(Newer { id: 0, may_end: false }),
         Ok(open) => {
-            let newer = open.iter().filter(|entry| entry.id > id);
+            let newer = open.iter().filter(|entry| entry.id > id && turn.waits_for(entry.state));
             newer.map(|entry| Newer::of(entry.id, entry.state)).next()
+        }
+    }
+}
+
+fn retry(mut held: Vec<Arc<Owed>>) {
+    held.sort_by_key(|owed| std::cmp::Reverse(owed.id()));
+    for owed in held {
+        match owed.run(Turn::LEFT) {
+            Ok(_) | Err(DurableError::HeldBack { .. }) => {}
+            Err(error) => epilogue_scope::report::failed_to("a durable cleanup", &error),
         }
     }
 }

@@ -219,6 +219,14 @@ fn what_destroys_waits_for_what_a_cut_scope_within_owes_on_the_lane_and_for_task
 }
 
 #[test]
+fn run_early_it_asks_only_for_what_has_failed_and_runs_when_that_is_done() {
+    let rig = Rig::new("early");
+    let output = rig.command("early").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "true\ntrue\nfalse\n", "{output:?}");
+    rig.wait_paid();
+}
+
+#[test]
 fn a_pile_of_a_scope_that_was_left_is_around_nothing() {
     let rig = Rig::new("piles");
     let output = rig.command("piles").output().unwrap();
