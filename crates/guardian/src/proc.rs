@@ -69,7 +69,9 @@ impl Mounted {
         let number = fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()?;
         // By the pid alone it could be one above, and chance.
         let pids = Shown { pid: 0, number }.pids();
-        Some(if pids == [std::process::id()] { Mounted::Own } else { Mounted::OneAbove })
+        // Kernels without PID namespaces, and some that stand for one, tell none.
+        let own = if pids.is_empty() { number == std::process::id() } else { pids == [std::process::id()] };
+        Some(if own { Mounted::Own } else { Mounted::OneAbove })
     }
 }
 
@@ -124,9 +126,9 @@ impl Shown {
         self.text("comm").unwrap_or_default().trim().to_owned()
     }
 
-    /// Whether it is so near its end that its memory is gone: nothing else has no command line.
+    /// Whether it is on its way out. (In the middle of an exec it has no command line either.)
     pub(crate) fn is_leaving(self) -> bool {
-        fs::read(format!("/proc/{}/cmdline", self.number)).is_ok_and(|line| line.is_empty())
+        self.stat().is_some_and(|stat| stat.is_exiting()) && self.threads() <= 1
     }
 
     /// Whether it was started with a variable of this name in its environment, and, if one is given, of this
@@ -171,6 +173,11 @@ impl Stat {
 
     pub(crate) fn is_remains(&self) -> bool {
         matches!(self.field(3), Some("Z" | "X"))
+    }
+
+    fn is_exiting(&self) -> bool {
+        const PF_EXITING: u64 = 4;
+        self.field(9).and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & PF_EXITING != 0)
     }
 
     /// Its parent's number there; 0 for one that is not shown.

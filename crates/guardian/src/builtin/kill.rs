@@ -88,11 +88,19 @@ impl KillGroup {
         let start = identity::start_of(pid).ok_or_else(|| {
             std::io::Error::new(std::io::ErrorKind::NotFound, format!("there is no process {pid}"))
         })?;
+        if start == 0 {
+            let why = format!("when process {pid} was started is hidden here: it would not be known again");
+            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why));
+        }
         Ok(KillGroup { pid, start, pid_namespace: identity::pid_namespace() })
     }
 
-    fn is_there(self) -> bool {
-        identity::start_of(self.pid).is_some_and(|start| identity::same_start(start, self.start))
+    /// `None`: somebody has the pid, and it cannot be told who.
+    fn is_there(self) -> Option<bool> {
+        match identity::start_of(self.pid) {
+            Some(0) => None,
+            start => Some(start.is_some_and(|start| identity::same_start(start, self.start))),
+        }
     }
 
     fn signal(self, pidfd: &std::os::fd::OwnedFd, signal: i32) -> std::io::Result<()> {
@@ -114,7 +122,13 @@ impl Action for KillGroup {
             return Err(ActionError::park(format!("process {} was of another PID namespace", self.pid)));
         }
         let pidfd = match os::pidfd(self.pid) {
-            Ok(pidfd) if self.is_there() => pidfd,
+            Ok(pidfd) => match self.is_there() {
+                Some(true) => pidfd,
+                Some(false) => return Ok(()),
+                None => {
+                    return Err(ActionError::retry(format!("who process {} is, is hidden here", self.pid)));
+                }
+            },
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error.into()),
             _ => return Ok(()),
         };
