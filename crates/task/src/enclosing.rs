@@ -39,16 +39,8 @@ pub(crate) async fn part_of<T>(scope: u64, part: impl Future<Output = T>) -> T {
     in_scopes([scope], part).await
 }
 
-/// Polls a future, which is to be spawned, as a part of a scope and of those around it.
-pub(crate) fn task_of<T>(scope: u64, task: impl Future<Output = T>) -> impl Future<Output = T> {
-    let mut scopes = enclosing_scopes();
-    if !scopes.contains(&scope) {
-        scopes.push(scope);
-    }
-    in_scopes(scopes, task)
-}
-
-async fn in_scopes<T>(scopes: impl AsRef<[u64]>, part: impl Future<Output = T>) -> T {
+/// Polls a future as a part of these.
+pub(crate) async fn in_scopes<T>(scopes: impl AsRef<[u64]>, part: impl Future<Output = T>) -> T {
     let mut part = pin!(part);
     std::future::poll_fn(|cx| {
         let _in = enter(scopes.as_ref());

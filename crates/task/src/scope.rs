@@ -9,7 +9,7 @@ use epilogue_scope::__private::{AsyncAttempt, attempt_async};
 use epilogue_scope::record::Live;
 use epilogue_scope::{CleanupErrors, CleanupResult, How};
 
-use crate::enclosing::{part_of, task_of};
+use crate::enclosing::{in_scopes, part_of};
 use crate::entry::Kind;
 use crate::pay::{IntoReport, Pay};
 use crate::policy::TaskPanic;
@@ -350,7 +350,7 @@ fn spawn_into<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
     place: &'static Location<'static>,
 ) -> Result<Task<T>, ScopeClosed> {
-    let (task, owed) = task::spawn(name, policy, task_of(scope.id(), task));
+    let (task, owed) = task::spawn(name, policy, in_scopes(scope.with_around(), task));
     let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
     match scope.push(owed, kind, place) {
         Ok(deferred) => Ok(task.owed_by(Arc::downgrade(scope), deferred)),

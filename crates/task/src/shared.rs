@@ -10,6 +10,7 @@ use epilogue_scope::record::{Finished, Live, Registration};
 use epilogue_scope::{CleanupResult, How};
 use tokio::task::AbortHandle;
 
+use crate::enclosing::enclosing_scopes;
 use crate::entry::{About, Entries, Entry, Kind, lazy};
 use crate::lock::{Guard, Lock};
 use crate::stack::{AsyncDeferred, ScopeClosed};
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     /// Somebody else may register: there is a handle, or there was one.
     reachable: AtomicBool,
     id: u64,
+    /// The scopes that it was entered in.
+    around: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -39,12 +42,17 @@ struct Owed {
 impl Shared {
     pub(crate) fn new(live: Live) -> Shared {
         let (owed, reachable) = (Lock::new(Owed::default()), AtomicBool::new(false));
-        Shared { owed, live, reachable, id: fresh_scope_id() }
+        Shared { owed, live, reachable, id: fresh_scope_id(), around: enclosing_scopes() }
     }
 
     /// A number that no other scope of this process has.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The scopes that it was entered in, and itself.
+    pub(crate) fn with_around(&self) -> Vec<u64> {
+        self.around.iter().copied().chain([self.id]).collect()
     }
 
     #[inline]
