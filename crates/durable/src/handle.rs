@@ -114,12 +114,14 @@ impl Durable {
         Ok(self.owed.owner.run.journal.amend(self.owed.registered.id(), now_ms(), &body)?)
     }
 
-    /// Makes sure that it will not run. Returns `false` when it is too late: it runs, or has run; or when
+    /// Makes sure that it will not run. Returns `false` when it is too late: it runs, or has run, or its scope
+    /// is left and it waits for a newer one (it may run later then); or when
     /// the journal cannot be written any more, which the [report sink](epilogue_scope::report) is told.
     ///
     /// # Cost
     ///
-    /// A few dozen nanoseconds; a flush of the device for what was promised to survive a power cut.
+    /// A few dozen nanoseconds; a flush of the device for what was promised to survive a power cut; a thread
+    /// where something was held back and may run now.
     pub fn disarm(self) -> bool {
         self.owed.disarm()
     }
@@ -128,7 +130,8 @@ impl Durable {
     ///
     /// # Errors
     ///
-    /// [`DurableError::Failed`]; it stays on record and with its scope.
+    /// [`DurableError::Failed`], or [`HeldBack`](DurableError::HeldBack) by what has begun and is not done; it
+    /// stays on record and with its scope.
     pub fn run_now(&self) -> Result<bool, DurableError> {
         let ran = self.owed.run(Turn::Early)?;
         self.owed.forget();

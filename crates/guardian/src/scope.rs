@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::identity;
+use crate::pay::WHOLE_RUN;
 use crate::run::Run;
 
 /// The variable that names the innermost scope.
@@ -58,7 +59,7 @@ impl ScopeRef {
             };
             // Of several, the one that began last is the innermost.
             if let Some(run) = runs.iter().rev().find(owns) {
-                return Some(ScopeRef { dir: run.dir.clone(), scope: 1 });
+                return Some(ScopeRef { dir: run.dir.clone(), scope: WHOLE_RUN });
             }
             pid = parent;
         }

@@ -18,7 +18,7 @@ use crate::environment;
 use crate::guard::Guardian;
 use crate::home::Home;
 use crate::identity;
-use crate::pay::{Options, Report, Runner};
+use crate::pay::{Options, Report, Runner, WHOLE_RUN};
 use crate::recover::{self, Recovered};
 use crate::run::{NewRun, OnWrapperDeath, Run, RunError, Settings, now_ms};
 use crate::scope::{OUTER_ENV, SCOPE_ENV, ScopeRef};
@@ -243,7 +243,7 @@ impl Wrap {
 
     fn spawn(&self, run: &Run, mask: libc::sigset_t) -> io::Result<u32> {
         let mut command = self.command()?;
-        let scope = ScopeRef { dir: run.dir.clone(), scope: 1 }.to_string();
+        let scope = ScopeRef { dir: run.dir.clone(), scope: WHOLE_RUN }.to_string();
         let outer: Vec<String> = ScopeRef::from_environment().iter().map(ToString::to_string).collect();
         command.env(SCOPE_ENV, scope);
         if outer.is_empty() {
