@@ -65,7 +65,7 @@ impl DurableGuard {
 impl Drop for DurableGuard {
     fn drop(&mut self) {
         let Some(durable) = self.durable.take() else { return };
-        match durable.owed.run(Turn::LEFT) {
+        match durable.owed.run(Turn::Left) {
             Ok(_) => self.registration.finish(Finished::Ran),
             Err(error) => {
                 self.registration.finish(Finished::Failed);

@@ -1,15 +1,15 @@
 //! A durable cleanup in the hands of who registered it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use epilogue_guardian::{Action, ActionError, Call, HomeError, RunError, now_ms, run_here};
 use epilogue_journal::{Disarm, Ended, JournalError, Record, Registered, Tier};
 use serde::Serialize;
 
 use crate::owner::{self, Owner, current_pid};
-use crate::unpaid::{Newer, Of, Turn};
+use crate::unpaid::{Newer, Of, Standing, Turn, Unpaid};
 
 /// A durable cleanup that is on record. Dropped, it is still owed: its scope runs it.
 ///
@@ -27,13 +27,28 @@ pub(crate) struct Owed {
     registered: Registered,
     of: Of,
     destroys: bool,
-    /// Disarmed or run: the scope finds nothing to do.
-    settled: AtomicBool,
-    /// Others are held back by it.
+    /// [`OPEN`], [`RUNS`] or [`SETTLED`].
+    standing: AtomicU8,
+    /// Others may be held back by it.
     noted: AtomicBool,
     what: String,
     /// Takes it off the stack of its scope.
     forget: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+const OPEN: u8 = 0;
+const RUNS: u8 = 1;
+/// Disarmed or run: its scope finds nothing to do.
+const SETTLED: u8 = 2;
+
+/// So long at most one that waits for a newer one keeps its thread, on which that may want to run.
+const STEP: Duration = Duration::from_millis(50);
+
+/// What came of its turn.
+pub(crate) enum Outcome {
+    /// `false`: it was settled before, or somebody else runs it.
+    Ran(bool),
+    HeldBack(Newer),
 }
 
 /// Why a durable cleanup could not be registered, amended or run.
@@ -86,7 +101,7 @@ impl Durable {
         let record = Record { scope: of.scope, time_ms: now_ms(), body: &body, tier };
         let registered = owner.run.journal.register(&record)?;
         if !of.within.is_empty() {
-            owner.unpaid.note(registered.id(), &of);
+            owner.unpaid.registered(registered.id(), &of);
         }
         let owed = Owed {
             owner,
@@ -94,7 +109,7 @@ impl Durable {
             noted: AtomicBool::new(!of.within.is_empty()),
             of,
             destroys: call.destroys,
-            settled: AtomicBool::new(false),
+            standing: AtomicU8::new(OPEN),
             what: action.describe(),
             forget: Mutex::new(None),
         };
@@ -114,9 +129,11 @@ impl Durable {
         Ok(self.owed.owner.run.journal.amend(self.owed.registered.id(), now_ms(), &body)?)
     }
 
-    /// Makes sure that it will not run. Returns `false` when it is too late: it runs, or has run, or its scope
-    /// is left and it waits for a newer one (it may run later then); or when
-    /// the journal cannot be written any more, which the [report sink](epilogue_scope::report) is told.
+    /// Makes sure that it will not run. Returns `false` when it is too late: it runs, or has run; or when the
+    /// journal cannot be written any more, which the [report sink](epilogue_scope::report) is told: then it
+    /// does not run in this process, but stays on record for the next payer.
+    ///
+    /// One that is held back, or waits for a newer one, can still be disarmed.
     ///
     /// # Cost
     ///
@@ -131,7 +148,7 @@ impl Durable {
     /// # Errors
     ///
     /// [`DurableError::Failed`], or [`HeldBack`](DurableError::HeldBack) by what has begun and is not done; it
-    /// stays on record and with its scope.
+    /// stays on record and with its scope, which runs it when it is left.
     pub fn run_now(&self) -> Result<bool, DurableError> {
         let ran = self.owed.run(Turn::Early)?;
         self.owed.forget();
@@ -157,22 +174,27 @@ impl Owed {
         &self.what
     }
 
+    /// Its number in the journal.
+    pub(crate) fn id(&self) -> u64 {
+        self.registered.id()
+    }
+
     fn disarm(&self) -> bool {
-        if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
+        if self.own().is_err() || !self.claim(SETTLED) {
             return false;
         }
         self.forget();
         match self.owner.run.journal.disarm(self.registered) {
             Ok(Disarm::TooLate(_)) => false,
             Ok(_) => {
-                if self.noted.load(Ordering::Acquire) {
-                    self.owner.unpaid.done(self.id());
-                    // Not on this thread, which only wanted to disarm.
-                    self.owner.unpaid.retry_elsewhere();
-                }
+                self.unnote();
+                // Not on this thread, which only wanted to disarm.
+                self.owner.unpaid.retry_elsewhere();
                 true
             }
             Err(error) => {
+                // It stays on record, and will not run here.
+                self.note(|unpaid, id, of| unpaid.stuck(id, of));
                 epilogue_scope::report::failed_to(&format!("the disarm of {}", self.what), &error);
                 false
             }
@@ -186,71 +208,116 @@ impl Owed {
         }
     }
 
-    /// Its number in the journal.
-    pub(crate) fn id(&self) -> u64 {
-        self.registered.id()
+    /// Runs it, unless it was settled or somebody else runs it. `Err` where it is held back.
+    pub(crate) fn run(self: &Arc<Owed>, turn: Turn) -> Result<bool, DurableError> {
+        match self.run_or_hold(turn)? {
+            Outcome::Ran(ran) => Ok(ran),
+            Outcome::HeldBack(newer) => Err(self.held_back(newer)),
+        }
     }
 
-    /// Runs it, unless it was settled.
-    pub(crate) fn run(self: &Arc<Owed>, turn: Turn) -> Result<bool, DurableError> {
-        loop {
-            let ran = self.run_once(turn);
-            if !matches!(ran, Err(DurableError::HeldBack { .. })) {
-                return ran;
+    /// The same, a step at a time: `None`, after a moment, while what holds it back may be done soon.
+    pub(crate) fn step(self: &Arc<Owed>, patience: Duration) -> Result<Option<Outcome>, DurableError> {
+        match self.attempt(Turn::Left)? {
+            Outcome::HeldBack(Newer { standing: Standing::Soon, .. })
+                if self.owner.unpaid.may_wait(self.of.scope) =>
+            {
+                if patience.is_zero() {
+                    self.owner.unpaid.waited_in_vain(self.of.scope);
+                }
+                self.owner.unpaid.wait(patience.min(STEP));
+                Ok(None)
             }
+            Outcome::HeldBack(_) => self.run_or_hold(Turn::Left).map(Some),
+            ran => Ok(Some(ran)),
+        }
+    }
+
+    /// Runs it, or keeps it to be tried again when something is done. What was only asked for early is kept
+    /// by its scope.
+    fn run_or_hold(self: &Arc<Owed>, turn: Turn) -> Result<Outcome, DurableError> {
+        loop {
+            let newer = match self.attempt(turn)? {
+                Outcome::HeldBack(newer) if turn == Turn::Left => newer,
+                outcome => return Ok(outcome),
+            };
+            self.note(|unpaid, id, of| unpaid.stuck(id, of));
             self.owner.unpaid.hold(Arc::clone(self));
             // What it waits for may have ended before it was there to be found.
             if self.above(turn).is_some() || !self.owner.unpaid.unhold(self.id()) {
-                return ran;
+                return Ok(Outcome::HeldBack(newer));
             }
         }
     }
 
-    fn run_once(&self, turn: Turn) -> Result<bool, DurableError> {
-        if self.own().is_err() || self.settled.swap(true, Ordering::AcqRel) {
-            return Ok(false);
+    fn attempt(&self, turn: Turn) -> Result<Outcome, DurableError> {
+        if self.own().is_err() || !self.is_open() {
+            return Ok(Outcome::Ran(false));
         }
-        let ran = self.run_unsettled(turn);
+        if turn == Turn::Left {
+            // Before anybody older looks: who is not done counts.
+            self.note(|unpaid, id, of| unpaid.waits(id, of));
+        }
+        if let Some(newer) = self.above(turn) {
+            return Ok(Outcome::HeldBack(newer));
+        }
+        if !self.claim(RUNS) {
+            // Meanwhile disarmed, or run by somebody else.
+            if self.standing.load(Ordering::Acquire) == SETTLED {
+                self.unnote();
+            }
+            return Ok(Outcome::Ran(false));
+        }
+        self.run_claimed().map(Outcome::Ran)
+    }
+
+    fn run_claimed(&self) -> Result<bool, DurableError> {
+        self.note(|unpaid, id, of| unpaid.runs(id, of));
+        let ran = match run_here(&self.owner.run, self.id(), Ended::Unknown) {
+            Ok(Some(Err(error))) => Err(self.failed(&error)),
+            Ok(ran) => Ok(ran.is_some()),
+            Err(error) => Err(error.into()),
+        };
         if ran.is_err() {
             // Still owed, by its scope as by the journal.
-            self.settled.store(false, Ordering::Release);
-            self.owner.unpaid.failed();
+            self.standing.store(OPEN, Ordering::Release);
+            self.note(|unpaid, id, of| unpaid.stuck(id, of));
+        } else {
+            self.standing.store(SETTLED, Ordering::Release);
+            self.unnote();
+            self.owner.unpaid.retry_held();
         }
         ran
     }
 
-    fn run_unsettled(&self, turn: Turn) -> Result<bool, DurableError> {
-        let (run, id) = (&self.owner.run, self.id());
-        // Before it begins: who is not done counts, also while it runs, or where nobody can say.
-        self.noted.store(true, Ordering::Release);
-        self.owner.unpaid.note(id, &self.of);
-        self.wait_for_newer(turn)?;
-        let ran = match run_here(run, id, Ended::Unknown)? {
-            Some(Err(error)) => return Err(self.failed(&error)),
-            ran => ran.is_some(),
-        };
-        self.owner.unpaid.done(id);
-        self.owner.unpaid.retry_held();
-        Ok(ran)
+    fn is_open(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == OPEN
     }
 
-    fn wait_for_newer(&self, turn: Turn) -> Result<(), DurableError> {
-        let until = Instant::now() + turn.patience();
-        while let Some(newer) = self.above(turn) {
-            let left = until.saturating_duration_since(Instant::now());
-            if !newer.may_end || left.is_zero() {
-                return Err(DurableError::HeldBack { what: self.what.clone(), newer: newer.id });
-            }
-            // Some that count are not of this process's doing: looked at now and then.
-            self.owner.unpaid.wait(left.min(Duration::from_millis(50)));
+    /// Takes it, to run it or to disarm it: one alone does.
+    fn claim(&self, standing: u8) -> bool {
+        self.standing.compare_exchange(OPEN, standing, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn note(&self, note: impl FnOnce(&Unpaid, u64, &Of)) {
+        self.noted.store(true, Ordering::Release);
+        note(&self.owner.unpaid, self.id(), &self.of);
+    }
+
+    fn unnote(&self) {
+        if self.noted.load(Ordering::Acquire) {
+            self.owner.unpaid.done(self.id());
         }
-        Ok(())
     }
 
     /// What holds it back.
     fn above(&self, turn: Turn) -> Option<Newer> {
         let (unpaid, journal) = (&self.owner.unpaid, &self.owner.run.journal);
         self.destroys.then(|| unpaid.above(journal, self.of.scope, self.id(), turn)).flatten()
+    }
+
+    pub(crate) fn held_back(&self, newer: Newer) -> DurableError {
+        DurableError::HeldBack { what: self.what.clone(), newer: newer.id }
     }
 
     fn failed(&self, error: &ActionError) -> DurableError {

@@ -1,7 +1,7 @@
 //! Durable cleanups as cleanups of a scope, of an async scope, of a program.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use epilogue_guardian::{Action, WHOLE_RUN};
 use epilogue_journal::Tier;
@@ -9,9 +9,9 @@ use epilogue_process::{App, Error};
 use epilogue_scope::Scope;
 use epilogue_task::{AsyncScope, enclosing_scopes};
 
-use crate::handle::{Durable, DurableError, Owed};
+use crate::handle::{Durable, DurableError, Outcome, Owed};
 use crate::mailbox::{Mailbox, pending_scopes};
-use crate::unpaid::{Of, Turn};
+use crate::unpaid::{Of, Standing, Turn};
 
 /// How far a durable cleanup's promise reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,29 +58,27 @@ pub trait DurableScope {
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError>;
 }
 
-/// Whose a record is that is registered here on a scope of this thread: also of the scopes around that. One
-/// that was entered later, as its higher number says, is not around it.
+/// Whose a record is that is registered here on a scope of this thread: also of the scopes around that.
 pub(crate) fn of_this_thread(scope: u64) -> Of {
-    let around = pending_scopes().into_iter().filter(|other| *other < scope);
-    of(scope, around.chain(enclosing_scopes()))
+    of(scope, pending_scopes(scope))
 }
 
 /// The same for an async scope, which may have come from another thread.
 fn of_this_task(scope: u64) -> Of {
-    of(scope, pending_scopes().into_iter().chain(enclosing_scopes()).filter(|other| *other != scope))
+    of(scope, pending_scopes(u64::MAX))
 }
 
-/// So many scopes around its own are put on record, the innermost: a recursion must not fill a journal with
-/// them.
+/// So many scopes of each kind are put on record as around its own, the innermost: a recursion must not fill
+/// a journal with them.
 const WITHIN_MAX: usize = 100;
 
-fn of(scope: u64, around: impl Iterator<Item = u64>) -> Of {
-    let mut within: Vec<u64> = around.collect();
-    if within.len() > WITHIN_MAX {
-        // The higher its number, the later it was entered.
-        within.sort_unstable();
-        within.drain(..within.len() - WITHIN_MAX);
-    }
+fn of(scope: u64, of_thread: Vec<u64>) -> Of {
+    let innermost = |mut scopes: Vec<u64>| {
+        scopes.retain(|other| *other != scope);
+        scopes.drain(..scopes.len().saturating_sub(WITHIN_MAX));
+        scopes
+    };
+    let within = [innermost(of_thread), innermost(enclosing_scopes())].concat();
     Of { scope, within }
 }
 
@@ -104,7 +102,7 @@ impl<R> DurableScope for Scope<'_, R> {
         let (owed, theirs) = (Arc::clone(&durable.owed), Arc::clone(&mailbox));
         let deferred = self.defer(move || {
             let _its = theirs;
-            owed.run(Turn::LEFT).map(drop)
+            owed.run(Turn::Left).map(drop)
         });
         durable.forget_with(move || mailbox.put(deferred));
         Ok(durable)
@@ -116,7 +114,7 @@ impl DurableScope for AsyncScope {
     fn durable_with<A: Action>(&self, action: A, promise: Promise) -> Result<Durable, DurableError> {
         let durable = Durable::register(&action, promise.tier(), of_this_task(self.id()))?;
         let owed = Arc::clone(&durable.owed);
-        let deferred = self.defer(async move |_| run_aside(owed, Turn::Left { patience: PATIENCE }).await);
+        let deferred = self.defer(async move |_| run_aside(owed).await);
         let scope = self.weak_handle();
         durable.forget_with(move || {
             scope.disarm(deferred);
@@ -132,7 +130,7 @@ impl DurableScope for App {
         let durable = Durable::register(&action, promise.tier(), of)?;
         let owed = Arc::clone(&durable.owed);
         let name = owed.what().to_owned();
-        let step = self.defer(name, async move || run_aside(owed, Turn::LEFT).await.map_err(Error::from));
+        let step = self.defer(name, async move || run_at_exit(owed).await.map_err(Error::from));
         durable.forget_with(move || {
             step.disarm();
         });
@@ -140,16 +138,45 @@ impl DurableScope for App {
     }
 }
 
-/// So long an async scope that is left waits, before it destroys, for what is within it and still runs:
-/// cleanups of a future that was dropped, on the lane.
+/// So long what destroys waits, as its async scope is left, for what is within and still runs, or has its turn
+/// on the lane because its future was dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for the program's own, whose guardian is at hand.
+const PATIENCE_AT_EXIT: Duration = Duration::from_secs(1);
+
+async fn run_aside(owed: Arc<Owed>) -> Result<(), DurableError> {
+    match outcome(&owed, PATIENCE).await? {
+        Outcome::Ran(_) => Ok(()),
+        Outcome::HeldBack(newer) => Err(owed.held_back(newer)),
+    }
+}
+
+/// What is held back only by what still lives is not lost: both are paid when the process is gone.
+async fn run_at_exit(owed: Arc<Owed>) -> Result<(), DurableError> {
+    match outcome(&owed, PATIENCE_AT_EXIT).await? {
+        Outcome::Ran(_) => Ok(()),
+        Outcome::HeldBack(newer) if newer.standing == Standing::Stuck => Err(owed.held_back(newer)),
+        Outcome::HeldBack(newer) => {
+            let why = format!("left to the next payer: #{} above it is not done yet", newer.id);
+            epilogue_scope::report::noticed(owed.what(), &why);
+            Ok(())
+        }
+    }
+}
 
 /// Actions may block: not on a thread of the runtime.
-async fn run_aside(owed: Arc<Owed>, turn: Turn) -> Result<(), DurableError> {
-    let what = owed.what().to_owned();
-    let ran = tokio::task::spawn_blocking(move || owed.run(turn)).await;
-    match ran {
-        Ok(ran) => ran.map(drop),
-        Err(error) => Err(DurableError::Failed { what, why: error.to_string() }),
+async fn outcome(owed: &Arc<Owed>, patience: Duration) -> Result<Outcome, DurableError> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let its = Arc::clone(owed);
+        match tokio::task::spawn_blocking(move || its.step(left)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(outcome))) => return Ok(outcome),
+            Ok(Err(error)) => return Err(error),
+            Err(error) => {
+                return Err(DurableError::Failed { what: owed.what().to_owned(), why: error.to_string() });
+            }
+        }
     }
 }

@@ -1,46 +1,39 @@
 //! What is not done yet, for the older cleanups that must not run over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use epilogue_guardian::{WHOLE_RUN, depends};
-use epilogue_journal::{Journal, JournalError, State, Store};
+use epilogue_journal::{Entry, Journal, JournalError, State, Store};
+use epilogue_task::lane;
 
 use crate::handle::{DurableError, Owed};
 
-/// The records of this process that are within other scopes, or were begun or held back, and are not done.
+/// The records of this process that are within other scopes, or whose turn has come, and are not done.
 #[derive(Default)]
 pub(crate) struct Unpaid {
-    all: Mutex<BTreeMap<u64, Of>>,
+    all: Mutex<BTreeMap<u64, Known>>,
     changed: Condvar,
+    /// Scopes of which something has waited in vain.
+    impatient: Mutex<BTreeSet<u64>>,
     /// What was held back when its scope was left: nobody else in this process will run it.
     held: Mutex<Vec<Arc<Owed>>>,
+    /// How many those are, for who only wants to know whether there are any.
+    held_count: AtomicUsize,
 }
+
+/// So many scopes that have waited in vain are remembered. Most are left by then.
+const IMPATIENT_MAX: usize = 1000;
 
 /// Why a cleanup runs now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Somebody has asked for it: what is newer and has not begun is not its business.
     Early,
-    /// Its scope is left. So long it waits, before it destroys, for what is newer and may end soon.
-    Left { patience: Duration },
-}
-
-impl Turn {
-    pub(crate) const LEFT: Turn = Turn::Left { patience: Duration::ZERO };
-
-    pub(crate) fn patience(self) -> Duration {
-        match self {
-            Turn::Early => Duration::ZERO,
-            Turn::Left { patience } => patience,
-        }
-    }
-
-    /// Whether a newer record in this state holds back what destroys.
-    fn waits_for(self, state: State) -> bool {
-        state.is_open() && (self != Turn::Early || !state.is_untouched())
-    }
+    /// Its scope is left.
+    Left,
 }
 
 /// Whose a record is.
@@ -55,24 +48,61 @@ pub(crate) struct Of {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Newer {
     pub(crate) id: u64,
-    /// It may be done soon: it runs, or its turn has not come.
-    pub(crate) may_end: bool,
+    pub(crate) standing: Standing,
+}
+
+/// What becomes of a newer record, the least to be waited for last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It runs, or its turn has come and nothing keeps it from running: worth some patience.
+    Soon,
+    /// Its scope is open, or somebody else's business: it runs when that is left.
+    Lives,
+    /// It has failed, was held back, or has been waited for in vain.
+    Stuck,
+}
+
+struct Known {
+    of: Of,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Registered,
+    /// Its turn has come.
+    Waits,
+    Runs,
+    Stuck,
 }
 
 impl Unpaid {
-    /// It is registered within another scope, is about to run, or shall not run yet. From now on it counts,
-    /// until it is done.
-    pub(crate) fn note(&self, id: u64, of: &Of) {
-        self.lock().insert(id, of.clone());
+    /// It is registered within other scopes.
+    pub(crate) fn registered(&self, id: u64, of: &Of) {
+        self.set(id, of, Phase::Registered);
+    }
+
+    /// Its turn has come, and it has not begun.
+    pub(crate) fn waits(&self, id: u64, of: &Of) {
+        let mut all = self.lock();
+        let known = all.entry(id).or_insert_with(|| Known { of: of.clone(), phase: Phase::Waits });
+        if known.phase != Phase::Runs {
+            known.phase = Phase::Waits;
+        }
+    }
+
+    pub(crate) fn runs(&self, id: u64, of: &Of) {
+        self.set(id, of, Phase::Runs);
+    }
+
+    /// It was not done, and will not be soon: who waits for it need wait no longer.
+    pub(crate) fn stuck(&self, id: u64, of: &Of) {
+        self.set(id, of, Phase::Stuck);
+        self.changed.notify_all();
     }
 
     pub(crate) fn done(&self, id: u64) {
         self.lock().remove(&id);
-        self.changed.notify_all();
-    }
-
-    /// It has failed: who waits for it need wait no longer.
-    pub(crate) fn failed(&self) {
         self.changed.notify_all();
     }
 
@@ -81,92 +111,150 @@ impl Unpaid {
         let _ = self.changed.wait_timeout(self.lock(), at_most);
     }
 
-    /// A newer record of a scope, or of one within it, that is not done. An operator may have settled it
-    /// meanwhile.
+    /// What holds back a record that destroys: of the newer ones of its scope, and of those within it, the
+    /// one that is least worth waiting for.
     pub(crate) fn above(&self, journal: &Journal, scope: u64, id: u64, turn: Turn) -> Option<Newer> {
-        if scope == WHOLE_RUN {
-            return owed_by_anybody(journal, id, turn);
-        }
-        let newer: Vec<u64> = {
-            let all = self.lock();
-            let newer = all.range(id + 1..).filter(|(_, of)| depends(of.scope, &of.within, scope));
-            newer.map(|(id, _)| *id).collect()
-        };
-        for suspect in newer {
-            match journal.entry(suspect) {
-                Ok(entry) if turn.waits_for(entry.state) => return Some(Newer::of(suspect, entry.state)),
-                Ok(entry) if entry.state.is_open() => {}
-                Ok(_) | Err(JournalError::NoSuchRecord { .. }) => self.done(suspect),
-                // It cannot be told: then it is not run over.
-                Err(_) => return Some(Newer { id: suspect, may_end: false }),
-            }
-        }
-        None
+        let queued = lane::scopes();
+        let newer = self.newer(journal, scope, id);
+        let blocking = newer.into_iter().filter_map(|suspect| match suspect {
+            Ok(entry) => self.blocks(&entry, scope, turn, &queued),
+            // It cannot be told: then it is not run over.
+            Err(unknown) => Some(Newer { id: unknown, standing: Standing::Stuck }),
+        });
+        blocking.max_by_key(|newer| newer.standing)
     }
 
-    /// It was held back, and is to be tried again when something is done.
+    /// It has waited long enough for what holds it back: nothing else of its scope waits.
+    pub(crate) fn waited_in_vain(&self, scope: u64) {
+        let mut impatient = self.impatient();
+        impatient.insert(scope);
+        if impatient.len() > IMPATIENT_MAX {
+            impatient.pop_first();
+        }
+    }
+
+    pub(crate) fn may_wait(&self, scope: u64) -> bool {
+        !self.impatient().contains(&scope)
+    }
+
+    /// The open records that are newer than one of a scope, and may need what that destroys; or the number
+    /// of one that cannot be read.
+    fn newer(&self, journal: &Journal, scope: u64, id: u64) -> Vec<Result<Entry, u64>> {
+        if scope == WHOLE_RUN {
+            // The scope of the program is around all, also around what nobody has told about its own.
+            let open = journal.open_entries().map_err(|_| 0);
+            return open.map_or_else(
+                |unknown| vec![Err(unknown)],
+                |open| open.into_iter().filter(|entry| entry.id > id).map(Ok).collect(),
+            );
+        }
+        let within: Vec<u64> = {
+            let all = self.lock();
+            let within =
+                all.range(id + 1..).filter(|(_, known)| depends(known.of.scope, &known.of.within, scope));
+            within.map(|(id, _)| *id).collect()
+        };
+        within.into_iter().filter_map(|id| self.read(journal, id)).collect()
+    }
+
+    /// One that is open. An operator may have settled it meanwhile.
+    fn read(&self, journal: &Journal, id: u64) -> Option<Result<Entry, u64>> {
+        match journal.entry(id) {
+            Ok(entry) if entry.state.is_open() => Some(Ok(entry)),
+            Ok(_) | Err(JournalError::NoSuchRecord { .. }) => {
+                self.done(id);
+                None
+            }
+            Err(_) => Some(Err(id)),
+        }
+    }
+
+    fn blocks(&self, entry: &Entry, scope: u64, turn: Turn, queued: &[u64]) -> Option<Newer> {
+        let standing = self.standing(entry, queued);
+        let blocks = match turn {
+            Turn::Early => !entry.state.is_untouched(),
+            // What lives in a task whose end comes later in the order of its scope, in the hands of somebody
+            // outside: its turn has not come. Behind the program's own scope nothing comes.
+            Turn::Left => scope == WHOLE_RUN || standing != Standing::Lives,
+        };
+        blocks.then_some(Newer { id: entry.id, standing })
+    }
+
+    fn standing(&self, entry: &Entry, queued: &[u64]) -> Standing {
+        let phase = self.lock().get(&entry.id).map_or(Phase::Registered, |known| known.phase);
+        match (phase, entry.state) {
+            (_, State::Failed | State::Parked) | (Phase::Stuck, _) => Standing::Stuck,
+            (Phase::Waits | Phase::Runs, _) => Standing::Soon,
+            (Phase::Registered, state) if !state.is_untouched() => Standing::Soon,
+            (Phase::Registered, _) if queued.contains(&entry.scope) => Standing::Soon,
+            (Phase::Registered, _) => Standing::Lives,
+        }
+    }
+
+    fn set(&self, id: u64, of: &Of, phase: Phase) {
+        self.lock().insert(id, Known { of: of.clone(), phase });
+    }
+
+    fn impatient(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.impatient.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was held back, and is tried again when something is done.
+impl Unpaid {
     pub(crate) fn hold(&self, owed: Arc<Owed>) {
-        self.held().push(owed);
+        self.change_held(|held| held.push(owed));
     }
 
     /// It is not any more. Returns whether it was: nobody else has taken it to try it.
     pub(crate) fn unhold(&self, id: u64) -> bool {
-        let mut held = self.held();
-        let before = held.len();
-        held.retain(|owed| owed.id() != id);
-        held.len() < before
+        self.change_held(|held| {
+            let before = held.len();
+            held.retain(|owed| owed.id() != id);
+            held.len() < before
+        })
     }
 
     /// Something is done: what was held back is tried again, newest first.
     pub(crate) fn retry_held(&self) {
-        let held = std::mem::take(&mut *self.held());
-        retry(held);
+        if self.holds() {
+            retry(self.change_held(std::mem::take));
+        }
     }
 
     /// The same on a thread of its own, if there is anything.
     pub(crate) fn retry_elsewhere(&self) {
-        let held = std::mem::take(&mut *self.held());
-        if held.is_empty() {
+        if !self.holds() {
             return;
         }
+        let held = self.change_held(std::mem::take);
         let theirs = held.clone();
         let begun = std::thread::Builder::new().name("epilogue-held".into()).spawn(move || retry(theirs));
         if begun.is_err() {
-            self.held().extend(held);
+            self.change_held(|again| again.extend(held));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Of>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn holds(&self) -> bool {
+        self.held_count.load(Ordering::Acquire) > 0
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<Arc<Owed>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Newer {
-    fn of(id: u64, state: State) -> Newer {
-        Newer { id, may_end: !matches!(state, State::Failed | State::Parked) }
-    }
-}
-
-/// The scope of the program is around all, so all that is newer and open counts: also of a scope that nobody
-/// has told about its own.
-fn owed_by_anybody(journal: &Journal, id: u64, turn: Turn) -> Option<Newer> {
-    match journal.open_entries() {
-        Err(_) => Some(Newer { id: 0, may_end: false }),
-        Ok(open) => {
-            let newer = open.iter().filter(|entry| entry.id > id && turn.waits_for(entry.state));
-            newer.map(|entry| Newer::of(entry.id, entry.state)).next()
-        }
+    fn change_held<T>(&self, change: impl FnOnce(&mut Vec<Arc<Owed>>) -> T) -> T {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut held);
+        self.held_count.store(held.len(), Ordering::Release);
+        changed
     }
 }
 
 fn retry(mut held: Vec<Arc<Owed>>) {
     held.sort_by_key(|owed| std::cmp::Reverse(owed.id()));
     for owed in held {
-        match owed.run(Turn::LEFT) {
+        match owed.run(Turn::Left) {
             Ok(_) | Err(DurableError::HeldBack { .. }) => {}
             Err(error) => epilogue_scope::report::failed_to("a durable cleanup", &error),
         }

@@ -32,6 +32,7 @@ mod held;
 mod home;
 mod identity;
 mod leftovers;
+mod lock;
 mod log;
 mod operator;
 mod order;
@@ -44,6 +45,7 @@ mod scope;
 mod secret;
 #[cfg(feature = "postgres")]
 mod shared;
+mod sweep;
 mod wrap;
 
 pub use action::{Action, ActionCx, ActionError, Call, TIMEOUT, When};

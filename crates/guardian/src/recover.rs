@@ -141,7 +141,7 @@ pub fn recover_all(
     only: impl Fn(&Run) -> bool,
 ) -> std::io::Result<Vec<(String, Result<Recovered, RunError>)>> {
     let mut all = Vec::new();
-    Run::sweep(home);
+    crate::sweep::sweep(home);
     for (dir, run) in Run::all(home)? {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match run {

@@ -8,7 +8,7 @@
 //!              /log         what was tried, one line of JSON each
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::home::{self, Home};
 use crate::identity::{self, Alive};
+use crate::lock::{is_locked, is_locked_besides, share};
 
 /// A run on disk.
 #[derive(Debug)]
@@ -193,13 +194,7 @@ impl Run {
     /// Counts as alive from now on, for other PID namespaces.
     pub fn stay_known(&mut self) {
         if let Ok(file) = OpenOptions::new().read(true).write(true).open(self.dir.join("alive")) {
-            // Somebody who asks holds it for a moment.
-            for _ in 0..50 {
-                if file.try_lock_shared().is_ok() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            share(&file);
             self.alive = Some(file);
         }
     }
@@ -258,7 +253,11 @@ impl Run {
     /// A lock on a file is seen across namespaces, where a pid means something else. Held, somebody lives
     /// who would know; free, it says something of an owner that had it.
     fn alive_elsewhere(&self) -> Alive {
-        match is_locked(&self.dir.join("alive")) {
+        let locked = match &self.alive {
+            Some(own) => is_locked_besides(own),
+            None => is_locked(&self.dir.join("alive")),
+        };
+        match locked {
             Some(true) => Alive::Yes,
             Some(false) if self.journal.owner_holds_lock().is_ok_and(|holds| holds) => Alive::No,
             _ => Alive::Elsewhere,
@@ -305,60 +304,6 @@ impl Run {
         fs::remove_file(self.dir.join("journal"))?;
         fs::remove_dir_all(&self.dir)
     }
-
-    /// Removes what is left of runs that were never made whole, or were paid and not quite removed.
-    pub(crate) fn sweep(home: &Path) {
-        for dir in fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            let ours = dir.join("run.json").exists() || dir.join("alive").exists();
-            if dir.is_dir() && ours && !dir.join("journal").exists() {
-                remove_if_abandoned(&dir);
-            }
-        }
-    }
-}
-
-/// Whether somebody holds a lock, seen by taking it for a moment. `None`: it cannot be told.
-fn is_locked(path: &Path) -> Option<bool> {
-    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
-    // Others who look hold it for a moment as well.
-    for look in 0..LOOKS {
-        match file.try_lock() {
-            Ok(()) => {
-                // Not by closing: a child that is forked meanwhile would hold it on.
-                let _ = file.unlock();
-                return Some(false);
-            }
-            Err(TryLockError::WouldBlock) if look + 1 < LOOKS => std::thread::sleep(A_LOOK),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(_)) => return None,
-        }
-    }
-    Some(true)
-}
-
-/// How often a lock is looked at before it counts as held, and how long after each other.
-const LOOKS: u32 = 10;
-const A_LOOK: Duration = Duration::from_millis(1);
-
-/// Removes what nobody is making into a run at the moment. Who makes one holds its lock.
-fn remove_if_abandoned(dir: &Path) {
-    const LONG: Duration = Duration::from_secs(3600);
-    let alive = match File::options().read(true).write(true).open(dir.join("alive")) {
-        Ok(alive) if alive.try_lock().is_ok() => Some(alive),
-        Ok(_) => return,
-        Err(_) => {
-            let changed = fs::metadata(dir).and_then(|found| found.modified());
-            if !changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LONG)) {
-                return;
-            }
-            None
-        }
-    };
-    // It may have been made whole between the look and the lock.
-    if !dir.join("journal").exists() {
-        let _ = fs::remove_dir_all(dir);
-    }
-    drop(alive);
 }
 
 /// Now, in milliseconds since 1970.

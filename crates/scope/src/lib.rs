@@ -44,6 +44,7 @@
 //! assert_eq!(*log.borrow(), ["body", "registered last, runs first", "registered first, runs last"]);
 //! ```
 
+mod adopted;
 mod attempt;
 mod attempt_async;
 mod boundary;
@@ -203,6 +204,7 @@ macro_rules! __epilogue_needs_scoped {
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::adopted::adopted_scopes;
     pub use crate::attempt::{
         Attempt, CanFail, CanHold, CannotFail, CannotHold, EndingPile, Errors, Kind, call_async, call_once,
     };

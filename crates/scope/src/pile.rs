@@ -46,20 +46,22 @@ pub struct Pile<'a> {
     owed: Stack<'a, How>,
     /// The function around it has a boundary of its own, for which its panics wait.
     late: bool,
+    /// The scopes whose cleanups these are, where somebody keeps something beside them.
+    of: Option<Box<[u64]>>,
 }
 
 impl<'a> Pile<'a> {
     /// A pile that owes nothing.
     #[inline]
     pub const fn new() -> Pile<'a> {
-        Pile { owed: Stack::new(), late: false }
+        Pile { owed: Stack::new(), late: false, of: None }
     }
 
     /// A pile of a function with a boundary of its own around it, for `#[scoped]`.
     #[doc(hidden)]
     #[inline]
     pub const fn late() -> Pile<'a> {
-        Pile { owed: Stack::new(), late: true }
+        Pile { owed: Stack::new(), late: true, of: None }
     }
 
     /// Owes a cleanup, which may borrow what was declared before the pile.
@@ -151,16 +153,19 @@ impl<'a> Pile<'a> {
         }
     }
 
-    pub(crate) fn into_stack(self) -> Stack<'a, How> {
-        self.owed.take_all()
+    /// What it owes, and whose that was.
+    pub(crate) fn into_stack(mut self) -> (Stack<'a, How>, Box<[u64]>) {
+        (self.owed.take_all(), self.of.take().unwrap_or_default())
     }
 
-    /// Owes what a scope owed, as one entry.
+    /// Owes what these scopes owed, as one entry.
     pub(crate) fn adopt_stack<R: 'a>(
-        &self,
+        &mut self,
         mut stack: Stack<'a, Ending<'a, R>>,
+        of: Vec<u64>,
         place: &'static Location<'static>,
     ) {
+        self.of = Some(of).filter(|of| !of.is_empty()).map(Vec::into_boxed_slice);
         let pay = move |how: &mut How| {
             let mark = crate::chain::Mark::here();
             let mut ending = Ending::<R>::known_only(*how);

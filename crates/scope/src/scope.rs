@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 
+use crate::adopted;
 use crate::boundary::attempt_into;
 use crate::chain::Mark;
 use crate::cleanup::{CleanupError, CleanupErrors, CleanupResult};
@@ -220,10 +221,10 @@ impl<'env, R> Scope<'env, R> {
     where
         R: 'env,
     {
-        let pile = Pile::new();
+        let mut pile = Pile::new();
         let owed = self.owed.take_all();
         if !owed.is_empty() {
-            pile.adopt_stack(owed, Location::caller());
+            pile.adopt_stack(owed, self.whose(), Location::caller());
         }
         self.live.paid_all();
         pile
@@ -232,8 +233,10 @@ impl<'env, R> Scope<'env, R> {
     /// Owes what a pile held, on top of what is pending here.
     #[track_caller]
     pub fn adopt(&self, pile: Pile<'env>) -> Deferred {
-        let mut stack = pile.into_stack();
+        let (mut stack, of) = pile.into_stack();
+        let owes = adopted::adopt(&of, self.serial);
         self.push(Location::caller(), move |end: &mut Ending<'env, R>| {
+            let _till_paid = owes;
             let mut errors = Vec::new();
             let raised = pay::pile(&mut stack, end.how(), &mut errors);
             if !errors.is_empty() {
@@ -242,6 +245,12 @@ impl<'env, R> Scope<'env, R> {
             raised.raise_if_any();
             None
         })
+    }
+
+    /// The scopes whose cleanups are pending here, if anybody has asked: its own, and those it has adopted.
+    fn whose(&self) -> Vec<u64> {
+        let own = self.open.get().map(|_| self.serial);
+        adopted::hand_on(self.serial).into_iter().chain(own).collect()
     }
 
     fn take(&self, deferred: Deferred) -> Option<crate::stack::Top> {

@@ -31,6 +31,12 @@ pub fn pending() -> usize {
     state::LANE.jobs()
 }
 
+/// The [numbers](crate::AsyncScope::id) of the scopes whose cleanups the lane has not finished, those that had
+/// been [handed over](crate::AsyncScope::hand_over) to them included.
+pub fn scopes() -> Vec<u64> {
+    crate::adopted::with_adopted(state::LANE.all().iter().map(|(_, shared)| shared.id()).collect())
+}
+
 /// Returns when no job is left. Cancel safe.
 pub async fn drained() {
     state::LANE.drained().await;

@@ -21,6 +21,7 @@
 //! from the future cannot be run after it is gone, so cleanups own what they use; for what borrows,
 //! there are guards.
 
+mod adopted;
 mod boundary;
 mod debts;
 mod enclosing;

@@ -10,6 +10,7 @@ use epilogue_scope::record::{Finished, Live, Registration};
 use epilogue_scope::{CleanupResult, How};
 use tokio::task::AbortHandle;
 
+use crate::adopted;
 use crate::enclosing::enclosing_scopes;
 use crate::entry::{About, Entries, Entry, Kind, lazy};
 use crate::lock::{Guard, Lock};
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     id: u64,
     /// The scopes that it was entered in.
     around: Vec<u64>,
+    /// It was handed what others owed.
+    adopts: AtomicBool,
 }
 
 #[derive(Default)]
@@ -42,7 +45,14 @@ struct Owed {
 impl Shared {
     pub(crate) fn new(live: Live) -> Shared {
         let (owed, reachable) = (Lock::new(Owed::default()), AtomicBool::new(false));
-        Shared { owed, live, reachable, id: fresh_scope_id(), around: enclosing_scopes() }
+        Shared {
+            owed,
+            live,
+            reachable,
+            id: fresh_scope_id(),
+            around: enclosing_scopes(),
+            adopts: AtomicBool::new(false),
+        }
     }
 
     /// A number that no other scope of this process has.
@@ -194,6 +204,10 @@ impl Shared {
             Ok(())
         })?;
         self.live.paid_all();
+        if !moved.is_empty() {
+            other.adopts.store(true, Ordering::Relaxed);
+            adopted::adopt(self.id, other.id);
+        }
         moved.into_iter().for_each(|(id, place)| other.live.owes(id, place));
         Ok(())
     }
@@ -266,6 +280,15 @@ impl Shared {
     #[inline]
     fn lock(&self) -> Guard<'_, Owed> {
         self.owed.lock()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Relaxed: whoever drops the last of it has seen what the others did with it.
+        if self.adopts.load(Ordering::Relaxed) {
+            adopted::forget(self.id);
+        }
     }
 }
 

@@ -200,22 +200,27 @@ fn in_another_time_namespace_the_living_are_known_as_alive_and_the_dead_as_dead(
     }
 }
 
-/// A command that hides from its own user, under a `/proc` that shows nobody who is hidden: 1 shows that
-/// there is somebody, 2 not even that.
+/// A script under a `/proc` that shows nobody who is hidden: 1 shows that there is somebody, 2 not even that.
+/// As a user from whom there is something to hide.
+fn under_hidepid(rig: &Rig, hidepid: u8, script: &str) -> Child {
+    std::fs::write(rig.path("note-script.sh"), script).unwrap();
+    let mut command = rig.command("unshare");
+    command.args(["--mount", "bash", "-c"]).arg(format!(
+        "mount -t proc -o hidepid={hidepid} proc /proc &&
+         exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+         epilogue run --on-wrapper-death wait -- sh note-script.sh"
+    ));
+    spawn(command)
+}
+
+/// A command there that hides from its own user.
 fn hidden(rig: &Rig, hidepid: u8) -> Child {
     let hides = "import ctypes, os, time
 ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 print(os.getpid(), file=open('note-pid', 'w'), flush=True)
 time.sleep(600)";
     std::fs::write(rig.path("note-hides.py"), hides).unwrap();
-    let mut command = rig.command("unshare");
-    command.args(["--mount", "bash", "-c"]);
-    command.arg(format!(
-        "mount -t proc -o hidepid={hidepid} proc /proc &&
-         exec setpriv --reuid=65534 --regid=65534 --clear-groups \\
-         epilogue run --on-wrapper-death wait -- sh -c 'epilogue tmp > note-file; exec python3 note-hides.py'"
-    ));
-    spawn(command)
+    under_hidepid(rig, hidepid, "epilogue tmp > note-file; exec python3 note-hides.py")
 }
 
 #[test]
@@ -247,6 +252,36 @@ fn who_hides_from_its_own_user_lives() {
         kill(owner, libc::SIGKILL);
         wait_until("it is paid for", || rig.left().is_empty() && rig.runs() == 0);
     }
+}
+
+#[test]
+fn who_hides_when_it_began_is_not_signalled_by_its_number_alone() {
+    if !may_unshare() {
+        return;
+    }
+    let rig = Rig::new("hidden-victim");
+    rig.give_to(65534);
+    let hides_later = "import ctypes, os, time
+print(os.getpid(), file=open('note-pid', 'w'), flush=True)
+while not os.path.exists('note-go'): time.sleep(0.01)
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+print('hidden', file=open('note-hidden', 'w'), flush=True)
+time.sleep(600)";
+    std::fs::write(rig.path("note-hides.py"), hides_later).unwrap();
+    let script = "python3 note-hides.py & until [ -s note-pid ]; do sleep 0.01; done
+        epilogue defer --kill $!; touch note-go; until [ -s note-hidden ]; do sleep 0.01; done
+        epilogue defer --kill $! 2> note-refused; echo $? > note-code";
+    let mut wrapper = under_hidepid(&rig, 2, script);
+    wait_until("the wrapper has tried", || !crate::rig::is_there(wrapper.id()));
+    wrapper.wait().unwrap();
+    let Ok(victim) = rig.read("note-pid").trim().parse() else {
+        return skipped("another user may not run what was built here, or /proc not be mounted");
+    };
+    assert_eq!(rig.read("note-code"), "66\n", "{}", rig.read("note-refused"));
+    assert!(rig.read("note-refused").contains("is hidden here"), "{}", rig.read("note-refused"));
+    assert!(crate::rig::is_there(victim), "it cannot be told to be the one that was meant");
+    kill(victim, libc::SIGKILL);
+    wait_until("nothing is owed any more", || rig.runs() == 0);
 }
 
 /// How often a process has gone to sleep.

@@ -6,12 +6,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use epilogue_durable::{
-    Action, ActionCx, ActionError, Durable, DurableScope, Promise, RemoveTree, RunCommand, action, guard,
-    recover,
+    Action, ActionCx, ActionError, Durable, DurableScope, Promise, RunCommand, action, guard, recover,
 };
 use epilogue_process::{App, Started, part};
 use epilogue_scope::scope;
 use serde::{Deserialize, Serialize};
+
+mod held;
 
 /// Writes its name to a file: what a cleanup of this program's own does.
 #[derive(Serialize, Deserialize)]
@@ -44,21 +45,6 @@ impl Action for Mark {
 }
 action!(Mark);
 
-/// Fails until somebody has made DIR/allowed.
-#[derive(Serialize, Deserialize)]
-struct Unmount {
-    dir: PathBuf,
-}
-
-impl Action for Unmount {
-    const NAME: &'static str = "owes.unmount";
-
-    fn run(&self, _: &ActionCx) -> Result<(), ActionError> {
-        Ok(std::fs::metadata(self.dir.join("allowed")).map(drop)?)
-    }
-}
-action!(Unmount);
-
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [way, dir] = arguments.as_slice() else {
@@ -79,27 +65,9 @@ fn main() -> std::process::ExitCode {
             Err(error) => println!("{error}"),
         },
         "acks" => acks(&dir),
-        "mounted" => mounted(&dir),
-        "mounted-within" => mounted_within(&dir),
-        "mounted-elsewhere" => mounted_elsewhere(&dir),
-        "piles" => piles(&dir),
-        "early" => scope(|s| {
-            let tree = tree_in(s, &dir, "early");
-            let newer = s.durable(Unmount { dir: dir.clone() }).expect("registered");
-            println!("{}", tree.run_now().expect("what has not begun is not asked"));
-            let tree = tree_in(s, &dir, "early");
-            let newest = s.durable(Unmount { dir: dir.clone() }).expect("registered");
-            newest.run_now().expect_err("not allowed");
-            println!("{}", tree.run_now().is_err());
-            std::fs::write(dir.join("allowed"), "").expect("allowed");
-            newest.run_now().expect("allowed");
-            println!("{}", dir.join("early").exists());
-            assert!(newer.disarm());
-        }),
-        "busy" => busy(&dir),
         "runs-again" => {
             scope(|s| {
-                let owed = s.durable(Unmount { dir: dir.clone() }).expect("registered");
+                let owed = s.durable(held::Unmount::of(&dir)).expect("registered");
                 let error = owed.run_now().expect_err("nobody has allowed it yet");
                 std::fs::write(dir.join("allowed"), "").expect("allowed");
                 println!("{error}; then {:?} and {:?}", owed.run_now(), owed.run_now());
@@ -121,7 +89,10 @@ fn main() -> std::process::ExitCode {
             tell("ready");
             wait();
         }
-        _ => scoped(way, &mark),
+        way => match held::way(way, &dir) {
+            Some(code) => return code,
+            None => scoped(way, &mark),
+        },
     }
     std::process::ExitCode::SUCCESS
 }
@@ -174,116 +145,6 @@ fn service(way: &str, dir: &std::path::Path) -> std::process::ExitCode {
         app.stopping().await;
         Ok(())
     }))
-}
-
-/// A tree with something mounted in it, which cannot be undone; and a tree of another scope.
-fn mounted(dir: &std::path::Path) {
-    scope(|s| {
-        let _tree = tree_in(s, dir, "mounted");
-        let _mount = s.durable(Unmount { dir: dir.to_owned() }).expect("registered");
-        scope(|s| drop(tree_in(s, dir, "other")));
-    });
-}
-
-fn tree_in(s: &impl DurableScope, dir: &std::path::Path, name: &str) -> Durable {
-    let tree = dir.join(name);
-    let owed = s.durable(RemoveTree::new(&tree).expect("a path")).expect("registered");
-    std::fs::create_dir(&tree).expect("made");
-    owed
-}
-
-/// The same with the mount in a scope within: of the thread, of the task, of the thread within the task.
-fn mounted_within(dir: &std::path::Path) {
-    let unmount = || Unmount { dir: dir.to_owned() };
-    scope(|s| {
-        let _tree = tree_in(s, dir, "mounted-1");
-        scope(|s| drop(s.durable(unmount()).expect("registered")));
-        scope(|s| drop(tree_in(s, dir, "other")));
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(epilogue_task::async_scope(async |s| {
-        let _tree = tree_in(s, dir, "mounted-2");
-        epilogue_task::async_scope(async |s| drop(s.durable(unmount()).expect("registered"))).await;
-    }));
-    runtime.block_on(epilogue_task::async_scope(async |s| {
-        let _tree = tree_in(s, dir, "mounted-3");
-        scope(|s| drop(s.durable(unmount()).expect("registered")));
-    }));
-}
-
-/// The unmount waits its turn on the lane, in a scope that was cut; and one in a task of the scope.
-fn mounted_elsewhere(dir: &std::path::Path) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let unmount = || Unmount { dir: dir.to_owned() };
-    runtime.block_on(async {
-        epilogue_task::async_scope(async |s| {
-            let _tree = tree_in(s, dir, "mounted-1");
-            let inner = epilogue_task::async_scope(async |s| {
-                let _mount = s.durable(unmount()).expect("registered");
-                let allow = dir.join("allowed");
-                s.defer(async move |_| {
-                    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-                    std::fs::write(allow, "").expect("allowed");
-                });
-                std::future::pending::<()>().await;
-            });
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(50), inner).await;
-        })
-        .await;
-        println!("{}", dir.join("mounted-1").exists() || !dir.join("allowed").exists());
-        std::fs::remove_file(dir.join("allowed")).expect("was there");
-        epilogue_task::async_scope(async |s| {
-            let _tree = tree_in(s, dir, "mounted-2");
-            let inner = async move |mount: Unmount| {
-                epilogue_task::async_scope(async |s| drop(s.durable(mount).expect("registered"))).await;
-            };
-            let mount = unmount();
-            s.spawn("mounts", async move { inner(mount).await }).await.expect("ended");
-        })
-        .await;
-        println!("{}", !dir.join("mounted-2").exists());
-    });
-}
-
-/// A pile of a scope that was left is not around what comes later; and many of them are no burden.
-fn piles(dir: &std::path::Path) {
-    let pile = scope(|s| {
-        let _tree = tree_in(s, dir, "piled");
-        s.pop_all()
-    });
-    drop(guard(Unmount { dir: dir.to_owned() }).expect("registered"));
-    drop(pile);
-    println!("{}", dir.join("piled").exists());
-    let piled = |_| {
-        scope(|s| {
-            let _owed = s.durable(Unmount { dir: dir.to_owned() }).expect("registered");
-            s.pop_all()
-        })
-    };
-    let piles: Vec<_> = (0..3000).map(piled).collect();
-    std::fs::write(dir.join("allowed"), "").expect("allowed");
-    drop(piles);
-}
-
-/// A tree that something which still runs elsewhere may need; and one of which that is held back itself.
-fn busy(dir: &std::path::Path) {
-    let script = format!("cd {}; touch began; until [ -e allowed ]; do sleep 0.01; done", dir.display());
-    let began = || dir.join("began").exists();
-    scope(|s| {
-        let _tree = tree_in(s, dir, "busy");
-        let _inner = tree_in(s, dir, "busy/inner");
-        let stop = s.durable(RunCommand::new(["sh", "-c", &script]).expect("a command")).expect("registered");
-        std::thread::spawn(move || stop.run_now());
-        while !began() {
-            std::thread::yield_now();
-        }
-    });
-    tell(if dir.join("busy/inner").exists() { "left" } else { "gone" });
-    while dir.join("busy").exists() {
-        std::thread::yield_now();
-    }
-    tell("tried again");
-    wait();
 }
 
 /// Registers and disarms for long on one scope of each kind, and tells how much memory it grew by.
@@ -357,11 +218,11 @@ fn fork() {
     }
 }
 
-fn tell(word: &str) {
+pub(crate) fn tell(word: &str) {
     println!("{word}");
 }
 
-fn wait() -> ! {
+pub(crate) fn wait() -> ! {
     loop {
         std::thread::park();
     }
