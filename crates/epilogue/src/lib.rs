@@ -7,7 +7,7 @@
 //! | a block | code, run by a guard | [`defer!`], [`guard`] |
 //! | a function | the same, and cleanups that look at the ending | [`#[scoped]`](macro@scoped), [`scope`] |
 //! | a task | cleanups that await, and tasks | `#[scoped] async fn`, [`async_scope`] |
-//! | a program | how its parts stop | [`run`], [`exit`] |
+//! | a program | how its parts stop | [`fn@main`] or [`run`]; [`exit`] |
 //!
 //! This crate holds no code of its own: it is the one to depend on, and re-exports the others.
 //!
@@ -78,8 +78,8 @@
 /// a catch on a panic. Not being listed costs a relaxed load and a test or two.
 pub use epilogue_macros::scoped;
 pub use epilogue_process::{
-    App, Error, ExitReport, FnPart, Options, Part, Started, StepKind, StepOutcome, StepReport, StopCx,
-    StopToken, TaskPanic, Trigger, budget, escalation, exit, part, run, run_with,
+    App, Error, ExitReport, ExitStyle, FnPart, Options, Part, Started, StepKind, StepOutcome, StepReport,
+    StopCx, StopToken, TaskPanic, Trigger, budget, escalation, exit, main, main_with, part, run, run_with,
 };
 pub use epilogue_scope::{
     BoxError, Caught, Chain, CleanupError, CleanupErrors, CleanupResult, Defer, Deferred, Ending, Guard, How,

@@ -15,9 +15,10 @@ use tokio::task::{AbortHandle, JoinError, JoinHandle};
 use crate::budget::Grace;
 use crate::error::Error;
 use crate::options::Options;
-use crate::part::{Part, Started, Stop};
+use crate::part::{Part, Started, Status, Stop};
+use crate::reload::Reload;
 use crate::report::StepKind;
-use crate::stack::{Stack, Step};
+use crate::stack::{Stack, Step, status_of};
 use crate::state::{StopControl, StopToken, Trigger};
 use crate::stop;
 
@@ -41,8 +42,16 @@ pub(crate) struct Inner {
     pub(crate) announced: AtomicBool,
     /// The stop is over: what `main` still does is its own affair.
     pub(crate) over: AtomicBool,
+    /// What SIGHUP makes it read again.
+    pub(crate) reload: Reload,
     /// What is being stopped at this moment, for the last words of a process that is cut.
-    pub(crate) current: Mutex<String>,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    name: String,
+    status: Option<Status>,
 }
 
 impl App {
@@ -58,6 +67,7 @@ impl App {
                 run_thread: AtomicUsize::new(0),
                 announced: AtomicBool::new(false),
                 over: AtomicBool::new(false),
+                reload: Reload::default(),
                 current: Mutex::default(),
             }),
         }
@@ -280,12 +290,20 @@ async fn watch_task(
 }
 
 impl Inner {
-    pub(crate) fn set_current(&self, name: &str) {
-        name.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    /// This is being stopped from now on.
+    pub(crate) fn set_current(&self, name: &str, status: Option<Status>) {
+        let name = name.to_owned();
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Current { name, status };
     }
 
     pub(crate) fn current(&self) -> String {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).name.clone()
+    }
+
+    /// What that is busy with.
+    pub(crate) fn current_status(&self) -> Vec<String> {
+        let status = self.current.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+        status.map_or_else(Vec::new, |status| status_of(&status))
     }
 
     pub(crate) fn floors(&self) -> Duration {

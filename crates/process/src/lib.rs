@@ -45,18 +45,22 @@
 
 mod app;
 pub mod budget;
+mod dump;
 mod error;
 pub mod escalation;
 mod exit;
 mod exit_hook;
 #[cfg(feature = "axum")]
 pub mod http;
+mod launch;
 mod options;
 mod os;
 mod panic_hook;
 mod part;
+mod reload;
 mod report;
 mod run;
+mod signals;
 mod stack;
 mod state;
 mod stop;
@@ -65,7 +69,8 @@ pub use app::{App, Deferred};
 pub use epilogue_task::TaskPanic;
 pub use error::Error;
 pub use exit::exit;
-pub use options::Options;
+pub use launch::{main, main_with};
+pub use options::{ExitStyle, Options};
 pub use part::{FnPart, Part, Started, part};
 pub use report::{ExitReport, StepKind, StepOutcome, StepReport};
 pub use run::{run, run_with};

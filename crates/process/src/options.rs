@@ -19,6 +19,20 @@ pub struct Options {
     pub(crate) body_limit: Duration,
     pub(crate) environment: bool,
     pub(crate) panic_hook: bool,
+    pub(crate) exit_style: ExitStyle,
+    pub(crate) list_scopes: bool,
+}
+
+/// How a program that was stopped by a signal, and has stopped completely, ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitStyle {
+    /// With status 0: for whoever supervises a service, a stop that was asked for is a success.
+    #[default]
+    Service,
+    /// By the signal itself, once everything has run. A shell stops a loop only when its command has *died* of
+    /// SIGINT, and not when that exits with 130. As PID 1: 128 + its number.
+    Tool,
 }
 
 impl Default for Options {
@@ -32,6 +46,8 @@ impl Default for Options {
             body_limit: Duration::from_secs(5),
             environment: true,
             panic_hook: true,
+            exit_style: ExitStyle::Service,
+            list_scopes: false,
         }
     }
 }
@@ -43,8 +59,8 @@ impl Options {
         Options { owns_process: false, quiet: true, report_file: None, ..Options::default() }
     }
 
-    /// Takes nothing from the environment: neither `EPILOGUE_GRACE`, `EPILOGUE_REPORT` and
-    /// `EPILOGUE_RING`, nor what platform this is. For a program that runs others, for which those
+    /// Takes nothing from the environment: neither `EPILOGUE_GRACE`, `EPILOGUE_REPORT`, `EPILOGUE_RING` and
+    /// `EPILOGUE_SCOPES`, nor what platform this is. For a program that runs others, for which those
     /// variables are meant.
     pub fn without_environment(mut self) -> Options {
         self.environment = false;
@@ -81,6 +97,21 @@ impl Options {
     /// within it, or is dropped.
     pub fn body_limit(mut self, limit: Duration) -> Options {
         self.body_limit = limit;
+        self
+    }
+
+    /// How the process ends when a signal has stopped it and everything has run. [`ExitStyle::Tool`] is for
+    /// interactive programs; [`run`](crate::run) does not return then.
+    pub fn exit_style(mut self, style: ExitStyle) -> Options {
+        self.exit_style = style;
+        self
+    }
+
+    /// Lists the scopes that are alive from the start, for the dump that SIGUSR1 asks for; so does a variable
+    /// `EPILOGUE_SCOPES=1`. Otherwise the first dump begins the list. See
+    /// [`list_live_scopes`](epilogue_scope::record::list_live_scopes) for what it costs.
+    pub fn list_scopes(mut self, list: bool) -> Options {
+        self.list_scopes = list;
         self
     }
 

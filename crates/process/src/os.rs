@@ -8,23 +8,39 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::escalation::StopSignal;
 
-/// A stop signal as it arrived.
+/// A signal as it arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
-    pub(crate) signal: StopSignal,
+    pub(crate) signal: Signal,
     /// 0 when the kernel sent it, or a sender outside the PID namespace.
     pub(crate) from_pid: i32,
 }
 
-/// The right to be told of stop signals. Dropped, another run may take it.
+/// What a signal is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Signal {
+    Stop(StopSignal),
+    /// SIGUSR1: somebody wants to know what the program is at.
+    Dump,
+}
+
+impl Signal {
+    fn from_number(number: i32) -> Option<Signal> {
+        let dump = (number == libc::SIGUSR1).then_some(Signal::Dump);
+        dump.or_else(|| StopSignal::from_number(number).map(Signal::Stop))
+    }
+}
+
+/// The right to be told of signals. Dropped, another run may take it.
 ///
 /// The handlers stay when it is dropped, and so does whoever was told last: one Ctrl-C through a
 /// forwarding wrapper arrives twice, and the second must not kill a program that has just stopped
 /// as the first asked.
 pub(crate) struct Signals(());
 
-/// Hands every stop signal to `on_signal`, on a thread of its own. A signal that was ignored when
-/// the program started stays ignored: a background job of a shell has INT and QUIT ignored.
+/// Hands every stop signal, and SIGUSR1, to `on_signal`, on a thread of its own. A signal that was ignored
+/// when the program started stays ignored: a background job of a shell has INT and QUIT ignored. A SIGUSR1
+/// that the program has taken for itself is left to it.
 ///
 /// # Errors
 ///
@@ -136,7 +152,18 @@ fn install_once() -> io::Result<()> {
     let reader = open_pipe()?;
     std::thread::Builder::new().name("epilogue-signals".into()).spawn(move || forward(reader))?;
     for signal in StopSignal::ALL {
-        install(signal)?;
+        let number = signal.number();
+        if disposition(number)? != libc::SIG_IGN {
+            install(number)?;
+        } else if signal == StopSignal::Term {
+            say(
+                "epilogue: SIGTERM was ignored when this program began, and stays so: only SIGINT, SIGHUP or \
+                 the program itself stop it in order (see trap, nohup)",
+            );
+        }
+    }
+    if disposition(libc::SIGUSR1)? == libc::SIG_DFL {
+        install(libc::SIGUSR1)?;
     }
     *installed = true;
     Ok(())
@@ -161,22 +188,26 @@ fn open_pipe() -> io::Result<io::PipeReader> {
     Ok(reader)
 }
 
-fn install(signal: StopSignal) -> io::Result<()> {
-    // SAFETY: zeroed is a valid sigaction to be written to; the handler only calls write(2) and
-    // touches atomics, both async-signal-safe.
+/// What a signal does now: the default, nothing, or a handler.
+fn disposition(number: i32) -> io::Result<libc::sighandler_t> {
+    // SAFETY: zeroed is a valid sigaction to be written to.
     unsafe {
-        let mut before: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(signal.number(), std::ptr::null(), &raw mut before) != 0 {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(number, std::ptr::null(), &raw mut now) != 0 {
             return Err(io::Error::last_os_error());
         }
-        if before.sa_sigaction == libc::SIG_IGN {
-            return Ok(());
-        }
+        Ok(now.sa_sigaction)
+    }
+}
+
+fn install(number: i32) -> io::Result<()> {
+    // SAFETY: the handler only calls write(2) and touches atomics, both async-signal-safe.
+    unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as extern "C" fn(_, _, _) as libc::sighandler_t;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
         libc::sigemptyset(&raw mut action.sa_mask);
-        if libc::sigaction(signal.number(), &raw const action, std::ptr::null_mut()) != 0 {
+        if libc::sigaction(number, &raw const action, std::ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(())
@@ -203,7 +234,7 @@ fn forward(mut reader: io::PipeReader) {
     while reader.read_exact(&mut bytes).is_ok() {
         let [a, b, c, d, e, f, g, h] = bytes;
         let number = i32::from_ne_bytes([a, b, c, d]);
-        if let Some(signal) = StopSignal::from_number(number) {
+        if let Some(signal) = Signal::from_number(number) {
             let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(told) = told {
                 told(Received { signal, from_pid: i32::from_ne_bytes([e, f, g, h]) });

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget;
@@ -78,10 +79,12 @@ pub struct Started<H> {
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type StopFn = Box<dyn FnOnce(StopCx) -> BoxFuture<Result<(), Error>> + Send>;
 pub(crate) type Notice = Box<dyn FnOnce() + Send>;
+pub(crate) type Status = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 pub(crate) struct Stop {
     pub(crate) run: StopFn,
     pub(crate) notice: Option<Notice>,
+    pub(crate) status: Option<Status>,
     pub(crate) floor: Duration,
     pub(crate) cap: Option<Duration>,
     pub(crate) hurry_cap: Duration,
@@ -99,6 +102,7 @@ impl<H> Started<H> {
         let stop = Stop {
             run: Box::new(move |cx| Box::pin(stop(cx))),
             notice: None,
+            status: None,
             floor: budget::FLOOR,
             cap: None,
             hurry_cap: Duration::from_secs(1),
@@ -111,6 +115,14 @@ impl<H> Started<H> {
     /// deregistration begun. Must not block.
     pub fn on_stopping(mut self, notice: impl FnOnce() + Send + 'static) -> Self {
         self.stop.notice = Some(Box::new(notice));
+        self
+    }
+
+    /// Tells what the part is busy with, a line each: requests in flight, who holds a connection. It is asked
+    /// when somebody wants to know ([SIGUSR1](crate::run#signals)), and when its stop is cut off. Must not
+    /// block.
+    pub fn status(mut self, status: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
+        self.stop.status = Some(Arc::new(status));
         self
     }
 

@@ -14,14 +14,15 @@ use tokio::time::Instant;
 
 use crate::app::{App, Inner};
 use crate::budget::Grace;
+use crate::dump;
 use crate::error::Error;
-use crate::escalation::{Action, Level};
+use crate::escalation::{Level, StopSignal};
 use crate::exit_hook::ExitHook;
-use crate::options::Options;
-use crate::os::{self, Received};
+use crate::options::{ExitStyle, Options};
+use crate::os;
 use crate::report::{ExitReport, StepReport};
 use crate::state::{ThreadMark, Trigger};
-use crate::stop;
+use crate::{signals, stop};
 
 /// Runs a program: its body, until it is to end; then the stop of everything the body started, in
 /// reverse; then returns the exit status for `main`.
@@ -41,6 +42,21 @@ use crate::stop;
 /// | stopped as asked, but a cleanup failed | 123 |
 /// | stopped as asked, but something was abandoned at its deadline | 124 |
 /// | a third, impatient signal | death by that signal; as PID 1, 128 + its number |
+/// | stopped as asked by a signal, everything ran, [`ExitStyle::Tool`] | death by that signal; as PID 1, 128 + its number |
+///
+/// # Signals
+///
+/// | signal | what it does |
+/// |---|---|
+/// | INT, TERM | stop |
+/// | QUIT | tells on stderr what the program is at, then stops; no core file |
+/// | HUP | [reloads](App::on_reload), if there is something to reload; otherwise stops |
+/// | USR1 | tells on stderr what the program is at, what it owes and in which scopes; nothing stops |
+///
+/// One that was ignored when the program began stays ignored (of TERM that is said), and a USR1 that the program
+/// has taken for itself is left to it. What a second and a third one mean is in [`escalation`](crate::escalation).
+/// Those that come before `run` is polled have their default effect; to hear them from the first line of `main`
+/// see [`main`](crate::main).
 ///
 /// When something was abandoned, or the budget is over, the process is ended here and now: a
 /// stuck thread would otherwise hold it while the runtime is dropped.
@@ -93,9 +109,35 @@ pub async fn run_with<F>(options: Options, body: F) -> (ExitCode, ExitReport)
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
+    let app = new_app(options);
+    let signals = app.inner.options.owns_process.then(|| listen(&app.inner));
+    run_listening(app, signals.flatten(), body).await
+}
+
+pub(crate) fn new_app(options: Options) -> App {
     let grace = options.grace.clone().unwrap_or_else(|| discover_grace(options.environment));
-    let app = App::new(options, grace);
-    let process = app.inner.options.owns_process.then(|| OwnedProcess::take(&app.inner));
+    App::new(options, grace)
+}
+
+/// Hears signals from now on, on behalf of a run that is about to begin.
+pub(crate) fn listen(inner: &Arc<Inner>) -> Option<os::Signals> {
+    let theirs = Arc::clone(inner);
+    os::listen(move |received| signals::on_signal(&theirs, received))
+        .inspect_err(|error| os::say(&format!("epilogue: signals keep their default effect: {error}")))
+        .ok()
+}
+
+/// The run itself, of a program that hears its signals already.
+pub(crate) async fn run_listening<F>(
+    app: App,
+    signals: Option<os::Signals>,
+    body: F,
+) -> (ExitCode, ExitReport)
+where
+    F: AsyncFnOnce(&App) -> Result<(), Error>,
+{
+    let process = app.inner.options.owns_process.then(|| OwnedProcess::take(&app.inner, signals));
+    app.inner.reload.attach(Handle::current());
 
     let debts = Debts::new();
     let end = drive_body(&app, debts.clone(), body).await;
@@ -109,6 +151,7 @@ where
         app.inner.run_thread.store(ThreadMark::here().word(), Ordering::Release);
     }
     stop::announce(&app.inner);
+    app.inner.reload.settled(body_time(&app.inner)).await;
     // What futures of the body owed when they were dropped may need what the body has started.
     stop::settle_debts(&app.inner, &debts).await;
     let steps = stop::pay(&app.inner).await;
@@ -191,10 +234,14 @@ async fn body_limit(inner: &Inner) {
     let left = inner.grace.budget().saturating_sub(inner.floors());
     let mut state = inner.control.watch();
     tokio::select! {
-        () = tokio::time::sleep(inner.options.body_limit.min(left)) => return,
+        () = tokio::time::sleep(body_time(inner)) => return,
         hurried = state.wait_for(|state| state.level >= Level::Hurry) => drop(hurried),
     }
     tokio::time::sleep(Duration::from_secs(1).min(left)).await;
+}
+
+fn body_time(inner: &Inner) -> Duration {
+    inner.options.body_limit.min(inner.grace.budget().saturating_sub(inner.floors()))
 }
 
 /// Begins the stop if the body's end does, and waits for it if something serves on.
@@ -245,6 +292,8 @@ fn exit_code(report: &ExitReport) -> u8 {
 
 fn tell(options: &Options, report: &ExitReport) {
     let bad = report.failed() || !report.abandoned().is_empty();
+    // Whoever asked what the program was at gets the answer before the end.
+    dump::written(Duration::from_secs(1));
     if options.owns_process && (bad || !options.quiet) {
         // A closed stderr leaves nobody to tell.
         let _ = std::io::stderr().write_all(report.to_string().as_bytes());
@@ -280,16 +329,15 @@ struct OwnedProcess {
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
 impl OwnedProcess {
-    fn take(inner: &Arc<Inner>) -> OwnedProcess {
+    fn take(inner: &Arc<Inner>, signals: Option<os::Signals>) -> OwnedProcess {
         if inner.options.environment
             && let Err(error) = epilogue_observe::record_to_env()
         {
             os::say(&format!("epilogue: not recorded: {error}"));
         }
-        let theirs = Arc::clone(inner);
-        let signals = os::listen(move |received| on_signal(&theirs, received))
-            .inspect_err(|error| os::say(&format!("epilogue: signals keep their default effect: {error}")))
-            .ok();
+        if inner.options.list_scopes || (inner.options.environment && says_yes("EPILOGUE_SCOPES")) {
+            dump::list_scopes();
+        }
         let run = RUNS.fetch_add(1, Ordering::AcqRel) + 1;
         leave_in_time(inner, run);
         if inner.options.panic_hook {
@@ -322,8 +370,25 @@ impl OwnedProcess {
         if !report.abandoned().is_empty() {
             os::exit_now(report.code);
         }
+        if let Some(signal) = dies_of(&self.inner.options, report) {
+            // A plain `exit` would have done so. What cleanups have printed is theirs to flush.
+            let _ = std::io::stdout().flush();
+            os::die_of(signal);
+        }
         self.signals = None;
     }
+}
+
+/// The signal that a tool dies of once it has stopped completely.
+fn dies_of(options: &Options, report: &ExitReport) -> Option<StopSignal> {
+    let Trigger::Signal { name, .. } = &report.trigger else { return None };
+    let tool = options.exit_style == ExitStyle::Tool && report.code == 0;
+    StopSignal::ALL.into_iter().find(|signal| tool && signal.to_string() == *name)
+}
+
+/// Whether a variable is set, and to something else than nothing or 0.
+fn says_yes(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 impl Drop for OwnedProcess {
@@ -337,28 +402,6 @@ impl Drop for OwnedProcess {
             hook.stay_armed();
         }
     }
-}
-
-fn on_signal(inner: &Inner, received: Received) {
-    if inner.over.load(Ordering::Acquire) {
-        if !inner.control.echoes() {
-            os::die_of(received.signal);
-        }
-        return;
-    }
-    let action = inner.control.signal(received.signal, received.from_pid);
-    if action == Action::Raise(Level::Die) {
-        os::say_now(&last_words(inner));
-        os::die_of(received.signal);
-    }
-}
-
-fn last_words(inner: &Inner) -> String {
-    let mut words = String::from("epilogue: told to die; abandoned:\n");
-    for name in std::iter::once(inner.current()).filter(|name| !name.is_empty()).chain(inner.stack.names()) {
-        words.push_str(&format!("  {name}\n"));
-    }
-    words
 }
 
 /// A thread that ends the process a little after its budget, whatever holds it: a stop that blocks

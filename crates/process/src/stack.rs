@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use epilogue_scope::record::Registration;
 
-use crate::part::Stop;
+use crate::part::{Status, Stop};
 use crate::report::StepKind;
 
 /// One thing that is to be stopped.
@@ -82,6 +82,21 @@ impl Stack {
         self.lock().steps.iter().rev().map(|step| format!("{} ({})", step.name, step.place)).collect()
     }
 
+    /// What is on it, newest first, and what that is busy with.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let all: Vec<_> = {
+            let steps = self.lock();
+            let tell = |step: &Step| (format!("{} ({})", step.name, step.place), step.stop.status.clone());
+            steps.steps.iter().rev().map(tell).collect()
+        };
+        // Without the lock: somebody else's code.
+        let lines = all.into_iter().flat_map(|(line, status)| {
+            let busy = status.map_or_else(Vec::new, |status| status_of(&status));
+            [line].into_iter().chain(busy.into_iter().map(|line| format!("  {line}")))
+        });
+        lines.collect()
+    }
+
     /// Whether something on the stack keeps the program up after its body has returned.
     pub(crate) fn serves(&self) -> bool {
         self.lock().steps.iter().any(|step| step.stop.serves)
@@ -103,4 +118,10 @@ impl Stack {
     fn lock(&self) -> std::sync::MutexGuard<'_, Steps> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a part is busy with. One that cannot tell must not end who asks.
+pub(crate) fn status_of(status: &Status) -> Vec<String> {
+    let told = epilogue_scope::catch(|| status());
+    told.unwrap_or_else(|caught| vec![format!("(its status panicked: {})", caught.describe())])
 }

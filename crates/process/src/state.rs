@@ -288,6 +288,13 @@ impl StopControl {
         self.escalation.lock().unwrap_or_else(PoisonError::into_inner).echoes(at)
     }
 
+    /// Takes down a signal that is not about the stop. Returns who sent what.
+    pub(crate) fn note(&self, signal: &str, from_pid: i32, what: &str) -> String {
+        let from = if from_pid == 0 { signal.to_owned() } else { format!("{signal} from pid {from_pid}") };
+        self.see(format!("{from}: {what}"));
+        from
+    }
+
     /// Signals seen since the program started, newest last; at most 32 are kept.
     pub(crate) fn signals_seen(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()

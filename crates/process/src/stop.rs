@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::escalation::Level;
 use crate::os;
 use crate::report::{StepKind, StepOutcome, StepReport};
-use crate::stack::Step;
+use crate::stack::{Step, status_of};
 use crate::state::{StopCx, Word};
 
 /// Claims the stop for the caller. Only the first caller gets it.
@@ -79,17 +79,17 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
     }
     let mut reports = Vec::new();
     while let Some(step) = inner.stack.pop() {
-        inner.set_current(&step.name);
+        inner.set_current(&step.name, step.stop.status.clone());
         let left = (began + total).saturating_duration_since(Instant::now());
         let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
         reports.push(stop_one(inner, step, limit, total).await);
     }
     let left = (began + total).saturating_duration_since(Instant::now());
     if inner.options.owns_process {
-        inner.set_current("cleanups of dropped futures");
+        inner.set_current("cleanups of dropped futures", None);
         reports.extend(drain_lane(inner, left).await);
     }
-    inner.set_current("");
+    inner.set_current("", None);
     reports
 }
 
@@ -161,9 +161,12 @@ async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) 
         StopCx { deadline: begun + limit, budget, state: inner.control.watch(), word: Arc::clone(&word) };
     // A task of its own: a panic is an error here, and a stop that blocks holds one worker only.
     let mut running = tokio::spawn(async move { (stop.run)(cx).await });
+    let mut held_by = Vec::new();
     let outcome = tokio::select! {
         joined = &mut running => told(joined),
         () = cut(inner, begun, limit, stop.hurry_cap) => {
+            // Before it is dropped: what it is busy with is what held it.
+            held_by = stop.status.as_ref().map_or_else(Vec::new, status_of);
             running.abort();
             StepOutcome::Abandoned
         }
@@ -182,7 +185,7 @@ async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) 
         time: begun.elapsed(),
         limit,
         notes: word.take_notes(),
-        abandoned: word.take_abandoned(),
+        abandoned: word.take_abandoned().into_iter().chain(held_by).collect(),
     }
 }
 

@@ -1,16 +1,15 @@
 //! Whole programs, real signals. Each test starts this very test binary again as the program that
 //! `program` names, and ends it from outside.
 
-use std::io::{BufRead, BufReader, Read};
+mod rig;
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use epilogue_process::{App, Error, Options, Started, part, run_with};
-
-const PROGRAM: &str = "EPILOGUE_TEST_PROGRAM";
-const FILE: &str = "EPILOGUE_TEST_FILE";
+use rig::{FILE, PROGRAM, Running, a_person_waits, signal, start, start_as};
 
 /// Not a test: the programs. Without the variable there is nothing to do.
 #[test]
@@ -84,78 +83,6 @@ fn fork_and_exit() {
         let mut status = 0;
         libc::waitpid(child, &raw mut status, 0);
     }
-}
-
-/// A program that has said that it is ready, and the file it owes the removal of.
-struct Running {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-    file: PathBuf,
-}
-
-fn command(program: &str, before: &[&str]) -> (Command, PathBuf) {
-    let exe = std::env::current_exe().unwrap();
-    let mut words: Vec<std::ffi::OsString> = before.iter().map(Into::into).collect();
-    words.push(exe.into());
-    let mut command = Command::new(&words[0]);
-    let test = std::thread::current().name().unwrap_or("test").to_owned();
-    let file = std::env::temp_dir().join(format!("epilogue-signals-{}-{test}", std::process::id()));
-    command
-        .args(&words[1..])
-        .args(["--exact", "program", "--nocapture", "--test-threads=1"])
-        .env(PROGRAM, program)
-        .env(FILE, &file)
-        .env_remove("EPILOGUE_GRACE")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    (command, file)
-}
-
-fn start(program: &str) -> Running {
-    start_as(program, &[], &[])
-}
-
-fn start_as(program: &str, before: &[&str], environment: &[(&str, &str)]) -> Running {
-    let (mut command, file) = command(program, before);
-    let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap());
-    let mut running = Running { child, lines, file };
-    running.wait_for("ready");
-    running
-}
-
-impl Running {
-    fn wait_for(&mut self, wanted: &str) {
-        let mut line = String::new();
-        while !line.contains(wanted) {
-            line.clear();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "ended before it said {wanted:?}");
-        }
-    }
-
-    fn signal(&self, number: i32) {
-        signal(self.child.id(), number);
-    }
-
-    /// How it ended, how long that took, and what it said.
-    fn end(mut self) -> (ExitStatus, Duration, String) {
-        let began = Instant::now();
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        let status = self.child.wait().unwrap();
-        (status, began.elapsed(), said)
-    }
-}
-
-fn signal(pid: u32, number: i32) {
-    // SAFETY: no memory is passed; the child was not waited for, so its pid is its own.
-    assert_eq!(unsafe { libc::kill(i32::try_from(pid).unwrap(), number) }, 0);
-}
-
-/// Longer than the de-bounce.
-fn a_person_waits() {
-    std::thread::sleep(Duration::from_millis(600));
 }
 
 #[test]

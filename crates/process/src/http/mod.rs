@@ -199,9 +199,10 @@ impl Part for Serve {
         let shared = Arc::new(Shared::new(settings, phase));
         let accepting = tokio::spawn(accept(listener, router, Arc::clone(&shared)));
         let handle = ServerHandle { shared: Arc::clone(&shared), address };
-        let told = Arc::clone(&shared);
+        let (told, asked) = (Arc::clone(&shared), Arc::clone(&shared));
         Ok(Started::new(handle, async move |cx| drain(&shared, accepting, cx).await)
             .on_stopping(move || told.enter(Phase::Leaving))
+            .status(move || asked.in_flight())
             .hurry_cap(Duration::from_millis(2_500))
             .serving())
     }

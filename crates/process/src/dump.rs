@@ -1,0 +1,98 @@
+//! The dump: what a program is at, what it owes, and in which scopes, at the moment when somebody asks.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use epilogue_scope::record::{self, LiveScope};
+use epilogue_task::lane;
+
+use crate::app::Inner;
+use crate::os;
+
+/// Lists the scopes that are entered from now on.
+pub(crate) fn list_scopes() {
+    LISTED.store(true, Ordering::Release);
+    record::list_live_scopes(true);
+}
+
+static LISTED: AtomicBool = AtomicBool::new(false);
+
+/// Tells it on stderr. On a thread of its own: whoever reads stderr may be slow, and the next signal must not
+/// wait for that.
+pub(crate) fn begin(inner: &Arc<Inner>, asked_by: &str) {
+    let text = text(inner, asked_by);
+    count(|writing| writing + 1);
+    let write = move || {
+        os::say(&text);
+        count(|writing| writing - 1);
+    };
+    if let Err(error) = std::thread::Builder::new().name("epilogue-dump".into()).spawn(write) {
+        count(|writing| writing - 1);
+        os::say_now(&format!("epilogue: no dump: {error}\n"));
+    }
+}
+
+/// Returns when what was asked for is written, or after so long.
+pub(crate) fn written(limit: Duration) {
+    let writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(WRITTEN.wait_timeout_while(writing, limit, |writing| *writing > 0));
+}
+
+static WRITING: Mutex<u32> = Mutex::new(0);
+static WRITTEN: Condvar = Condvar::new();
+
+fn count(change: impl FnOnce(u32) -> u32) {
+    let mut writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    *writing = change(*writing);
+    WRITTEN.notify_all();
+}
+
+fn text(inner: &Inner, asked_by: &str) -> String {
+    let mut text = format!("epilogue: pid {}, asked by {asked_by}: {}", std::process::id(), doing(inner));
+    if inner.control.now().stopping() {
+        section(&mut text, "what that is busy with", inner.current_status());
+    }
+    section(&mut text, "owed by the program, newest first", inner.stack.describe());
+    section(&mut text, "owed by futures that were dropped, on the lane", on_the_lane());
+    if LISTED.load(Ordering::Acquire) {
+        section(&mut text, "scopes that are alive", record::live_scopes().iter().map(scope).collect());
+    } else {
+        list_scopes();
+        text.push_str("\n  scopes are listed from now on: ask again, or start with EPILOGUE_SCOPES=1");
+    }
+    text
+}
+
+fn doing(inner: &Inner) -> String {
+    let state = inner.control.now();
+    let Some((trigger, since)) = state.begun else { return "running".into() };
+    let level = format!("{:?}", state.level).to_lowercase();
+    let now = Some(inner.current()).filter(|current| !current.is_empty());
+    let now = now.map_or_else(String::new, |step| format!(", now {step}"));
+    format!("stopping for {:.1?} because {trigger} ({level}{now})", since.elapsed())
+}
+
+fn section(text: &mut String, title: &str, lines: Vec<String>) {
+    if lines.is_empty() {
+        let _ = write!(text, "\n  {title}: none");
+        return;
+    }
+    let _ = write!(text, "\n  {title}:");
+    for line in lines {
+        let _ = write!(text, "\n    {line}");
+    }
+}
+
+fn on_the_lane() -> Vec<String> {
+    let places =
+        |left: Vec<String>| if left.is_empty() { "one that has begun".into() } else { left.join(", ") };
+    lane::unfinished().into_iter().map(|job| places(job.left)).collect()
+}
+
+fn scope(scope: &LiveScope) -> String {
+    let pending: Vec<&str> = scope.pending.iter().rev().map(|pending| pending.place.as_str()).collect();
+    let owed = if pending.is_empty() { "nothing".into() } else { pending.join(", ") };
+    format!("{} in {} ({}) owes {owed}", scope.task, scope.function, scope.place)
+}

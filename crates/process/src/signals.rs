@@ -1,0 +1,54 @@
+//! What signals mean to a run.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::app::Inner;
+use crate::escalation::{Action, Level, StopSignal};
+use crate::os::{self, Received, Signal};
+use crate::{dump, reload};
+
+/// Does what a signal asks for. On the thread of the signals, which must not wait for anything.
+pub(crate) fn on_signal(inner: &Arc<Inner>, received: Received) {
+    let over = inner.over.load(Ordering::Acquire);
+    match received.signal {
+        Signal::Dump if over => {}
+        Signal::Dump => {
+            let asked_by = inner.control.note("SIGUSR1", received.from_pid, "asked what the program is at");
+            dump::begin(inner, &asked_by);
+        }
+        Signal::Stop(signal) if over => {
+            if !inner.control.echoes() {
+                os::die_of(signal);
+            }
+        }
+        Signal::Stop(StopSignal::Hup) if reloads(inner) => {
+            inner.control.note("SIGHUP", received.from_pid, "reloads");
+            reload::begin(inner);
+        }
+        Signal::Stop(signal) => stop(inner, signal, received.from_pid),
+    }
+}
+
+fn reloads(inner: &Inner) -> bool {
+    inner.reload.is_wanted() && !inner.control.now().stopping()
+}
+
+fn stop(inner: &Arc<Inner>, signal: StopSignal, from_pid: i32) {
+    if signal == StopSignal::Quit && !inner.control.now().stopping() {
+        dump::begin(inner, "SIGQUIT");
+    }
+    let action = inner.control.signal(signal, from_pid);
+    if action == Action::Raise(Level::Die) {
+        os::say_now(&last_words(inner));
+        os::die_of(signal);
+    }
+}
+
+fn last_words(inner: &Inner) -> String {
+    let mut words = String::from("epilogue: told to die; abandoned:\n");
+    for name in std::iter::once(inner.current()).filter(|name| !name.is_empty()).chain(inner.stack.names()) {
+        words.push_str(&format!("  {name}\n"));
+    }
+    words
+}
