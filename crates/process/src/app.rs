@@ -12,10 +12,11 @@ use epilogue_task::{Debts, TaskPanic, isolated_with};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
-use crate::budget::Grace;
+use crate::budget::{self, Grace};
 use crate::error::Error;
 use crate::options::Options;
 use crate::part::{Part, Started, Status, Stop};
+use crate::ready;
 use crate::reload::Reload;
 use crate::report::StepKind;
 use crate::stack::{Stack, Step, status_of};
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) run_thread: AtomicUsize,
     /// It was said that the stop has begun.
     pub(crate) announced: AtomicBool,
+    /// Everything has started.
+    pub(crate) ready: AtomicBool,
     /// The stop is over: what `main` still does is its own affair.
     pub(crate) over: AtomicBool,
     /// What SIGHUP makes it read again.
@@ -66,6 +69,7 @@ impl App {
                 driven: AtomicBool::new(false),
                 run_thread: AtomicUsize::new(0),
                 announced: AtomicBool::new(false),
+                ready: AtomicBool::new(false),
                 over: AtomicBool::new(false),
                 reload: Reload::default(),
                 current: Mutex::default(),
@@ -106,7 +110,7 @@ impl App {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let Started { stop, .. } = Started::new((), move |_| cleanup());
+        let Started { stop, .. } = Started::new((), move |_| cleanup()).floor(budget::CLEANUP_FLOOR);
         let id = self.push(name.into(), StepKind::Cleanup, Location::caller(), stop);
         Deferred { app: Arc::downgrade(&self.inner), id }
     }
@@ -187,7 +191,14 @@ impl App {
     /// Returns when the stop begins. Cancel safe.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut state = self.inner.control.watch();
+        let inner = Arc::downgrade(&self.inner);
         async move {
+            // A body that waits for the stop has started all it will.
+            if ready::in_body()
+                && let Some(inner) = inner.upgrade()
+            {
+                ready::begin(&inner);
+            }
             // The sender lives as long as the app; gone means over.
             let _ = state.wait_for(|state| state.stopping()).await;
         }

@@ -21,6 +21,15 @@ pub struct Options {
     pub(crate) panic_hook: bool,
     pub(crate) exit_style: ExitStyle,
     pub(crate) list_scopes: bool,
+    pub(crate) plan: PlanAs,
+}
+
+/// Whether a program is only asked for its plan, and how it is to tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlanAs {
+    NotAsked,
+    Text,
+    Json,
 }
 
 /// How a program that was stopped by a signal, and has stopped completely, ends.
@@ -33,6 +42,19 @@ pub enum ExitStyle {
     /// By the signal itself, once everything has run. A shell stops a loop only when its command has *died* of
     /// SIGINT, and not when that exits with 130. As PID 1: 128 + its number.
     Tool,
+}
+
+/// The variable that asks for the plan.
+const PLAN_ENV: &str = "EPILOGUE_PLAN";
+
+impl PlanAs {
+    fn of(asked: Option<String>) -> PlanAs {
+        match asked.as_deref() {
+            None | Some("" | "0") => PlanAs::NotAsked,
+            Some("json") => PlanAs::Json,
+            Some(_) => PlanAs::Text,
+        }
+    }
 }
 
 impl Default for Options {
@@ -48,6 +70,7 @@ impl Default for Options {
             panic_hook: true,
             exit_style: ExitStyle::Service,
             list_scopes: false,
+            plan: PlanAs::of(std::env::var(PLAN_ENV).ok()),
         }
     }
 }
@@ -56,14 +79,16 @@ impl Options {
     /// No signal handlers, no exit hook, nothing printed, and the process is never ended: the
     /// caller gets code and report, and stops the run by [`App::stop`](crate::App::stop).
     pub fn embedded() -> Options {
-        Options { owns_process: false, quiet: true, report_file: None, ..Options::default() }
+        let plan = PlanAs::NotAsked;
+        Options { owns_process: false, quiet: true, report_file: None, plan, ..Options::default() }
     }
 
-    /// Takes nothing from the environment: neither `EPILOGUE_GRACE`, `EPILOGUE_REPORT`, `EPILOGUE_RING` and
-    /// `EPILOGUE_SCOPES`, nor what platform this is. For a program that runs others, for which those
+    /// Takes nothing from the environment: neither `EPILOGUE_GRACE`, `EPILOGUE_REPORT`, `EPILOGUE_RING`,
+    /// `EPILOGUE_PLAN` and `EPILOGUE_SCOPES`, nor what platform this is. For a program that runs others, for which those
     /// variables are meant.
     pub fn without_environment(mut self) -> Options {
         self.environment = false;
+        self.plan = PlanAs::NotAsked;
         self.report_file = None;
         self
     }
@@ -104,6 +129,17 @@ impl Options {
     /// interactive programs; [`run`](crate::run) does not return then.
     pub fn exit_style(mut self, style: ExitStyle) -> Options {
         self.exit_style = style;
+        self
+    }
+
+    /// Starts only to print the [plan](crate::App::plan) of its stop, and stops: what a `--plan` of the program
+    /// may set. Without it a variable `EPILOGUE_PLAN=1` (or `json`) does.
+    pub fn plan(mut self, plan: bool) -> Options {
+        self.plan = match (plan, self.plan) {
+            (true, PlanAs::NotAsked) => PlanAs::Text,
+            (true, asked) => asked,
+            (false, _) => PlanAs::NotAsked,
+        };
         self
     }
 

@@ -92,6 +92,12 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Prints a text on stdout, for whoever asked for it.
+pub(crate) fn tell(text: &str) {
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
 /// The same for a process that must leave now: neither a full pipe nor a thread that holds the lock
 /// of stderr may keep it.
 pub(crate) fn say_now(text: &str) {

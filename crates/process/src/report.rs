@@ -180,7 +180,7 @@ fn told(outcome: &StepOutcome) -> String {
     }
 }
 
-fn short(time: Duration) -> String {
+pub(crate) fn short(time: Duration) -> String {
     if time < Duration::from_secs(1) {
         format!("{} ms", time.as_millis())
     } else {
@@ -188,6 +188,6 @@ fn short(time: Duration) -> String {
     }
 }
 
-fn as_ms<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_ms<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
 }

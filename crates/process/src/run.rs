@@ -22,7 +22,7 @@ use crate::options::{ExitStyle, Options};
 use crate::os;
 use crate::report::{ExitReport, StepReport};
 use crate::state::{ThreadMark, Trigger};
-use crate::{signals, stop};
+use crate::{ready, signals, stop};
 
 /// Runs a program: its body, until it is to end; then the stop of everything the body started, in
 /// reverse; then returns the exit status for `main`.
@@ -209,7 +209,7 @@ async fn drive_body<F>(app: &App, debts: Debts, body: F) -> BodyEnd
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
-    let mut body = Box::pin(isolated_with(Context::default(), debts, body(app)));
+    let mut body = Box::pin(isolated_with(Context::default(), debts, ready::as_body(body(app))));
     tokio::select! {
         biased;
         end = &mut body => return BodyEnd::Ended(end),
@@ -268,6 +268,9 @@ async fn settle_trigger(inner: &Arc<Inner>, end: BodyEnd) -> (Trigger, bool) {
         _ if !inner.stack.serves() => Some(Trigger::Returned),
         _ => None,
     };
+    if own.as_ref().is_none_or(|own| *own == Trigger::Returned) {
+        ready::begin(inner);
+    }
     if let Some(trigger) = own {
         inner.control.begin(trigger);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use epilogue_scope::record::Registration;
 
 use crate::part::{Status, Stop};
+use crate::plan::PlannedStep;
 use crate::report::StepKind;
 
 /// One thing that is to be stopped.
@@ -80,6 +81,22 @@ impl Stack {
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.lock().steps.iter().rev().map(|step| format!("{} ({})", step.name, step.place)).collect()
+    }
+
+    /// What is on it, newest first, for a plan that is to fill in the rest.
+    pub(crate) fn plan(&self) -> Vec<PlannedStep> {
+        let planned = |step: &Step| PlannedStep {
+            name: step.name.to_string(),
+            kind: step.kind,
+            place: step.place.to_string(),
+            floor: step.stop.floor,
+            cap: step.stop.cap,
+            serves: step.stop.serves,
+            at_most: Duration::ZERO,
+            at_least: Duration::ZERO,
+            over_by: Duration::ZERO,
+        };
+        self.lock().steps.iter().rev().map(planned).collect()
     }
 
     /// What is on it, newest first, and what that is busy with.

@@ -43,6 +43,8 @@ pub enum Trigger {
     },
     /// [`App::stop`](crate::App::stop) was called.
     Asked,
+    /// Only the [plan](crate::App::plan) was asked for.
+    Planned,
     /// Somebody called `std::process::exit`.
     ProcessExit,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Trigger {
             Trigger::Signal { name, from_pid: 0 } => f.write_str(name),
             Trigger::Signal { name, from_pid } => write!(f, "{name} from pid {from_pid}"),
             Trigger::Asked => f.write_str("the program asked for it"),
+            Trigger::Planned => f.write_str("only the plan was asked for"),
             Trigger::ProcessExit => f.write_str("process::exit was called"),
         }
     }
