@@ -33,10 +33,7 @@ async fn service(app: &App, name: &str) -> Result<(), Error> {
     app.start(part("pool", async || Ok(Started::new((), async |_| Ok(())).floor(floor).cap(10 * S)))).await?;
     app.start(part("http", async || Ok(Started::new((), async |_| Ok(())).floor(floor).serving()))).await?;
     app.start(stops("cache")).await?;
-    app.spawn("asks for the stop", {
-        let stopping = app.stopping();
-        async move { stopping.await }
-    });
+    app.spawn("asks for the stop", app.stopping());
     Ok(())
 }
 
