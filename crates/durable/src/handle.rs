@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use epilogue_guardian::{Action, ActionError, Call, HomeError, RunError, now_ms, run_here};
-use epilogue_journal::{Disarm, Ended, JournalError, Record, Registered, Tier};
+use epilogue_journal::{Disarm, Ended, JournalError, Record, Registered, State, Tier};
 use serde::Serialize;
 
 use crate::owner::{self, Owner, current_pid};
-use crate::unpaid::{Newer, Of, Standing, Turn, Unpaid};
+use crate::unpaid::{ANYTHING, Newer, Of, Standing, Turn, Unpaid};
 
 /// A durable cleanup that is on record. Dropped, it is still owed: its scope runs it.
 ///
@@ -101,7 +101,7 @@ impl Durable {
         let record = Record { scope: of.scope, time_ms: now_ms(), body: &body, tier };
         let registered = owner.run.journal.register(&record)?;
         if !of.within.is_empty() {
-            owner.unpaid.registered(registered.id(), &of);
+            owner.unpaid.registered(registered, &of);
         }
         let owed = Owed {
             owner,
@@ -131,14 +131,15 @@ impl Durable {
 
     /// Makes sure that it will not run. Returns `false` when it is too late: it runs, or has run; or when the
     /// journal cannot be written any more, which the [report sink](epilogue_scope::report) is told: then it
-    /// does not run in this process, but stays on record for the next payer.
+    /// does not run in this process, but stays on record for the next payer, or may come back after a power cut.
     ///
-    /// One that is held back, or waits for a newer one, can still be disarmed.
+    /// One that is held back, or waits for a newer one, can still be disarmed. One that has failed cannot: it
+    /// stays with its scope.
     ///
     /// # Cost
     ///
     /// A few dozen nanoseconds; a flush of the device for what was promised to survive a power cut; a thread
-    /// where something was held back and may run now.
+    /// where it held something back, which may run now.
     pub fn disarm(self) -> bool {
         self.owed.disarm()
     }
@@ -183,22 +184,34 @@ impl Owed {
         if self.own().is_err() || !self.claim(SETTLED) {
             return false;
         }
+        let disarmed = self.owner.run.journal.disarm(self.registered);
+        if matches!(disarmed, Ok(Disarm::TooLate(State::Failed))) {
+            // It has failed, and its scope may try it again.
+            self.standing.store(OPEN, Ordering::Release);
+            return false;
+        }
         self.forget();
-        match self.owner.run.journal.disarm(self.registered) {
-            Ok(Disarm::TooLate(_)) => false,
-            Ok(_) => {
-                self.unnote();
-                // Not on this thread, which only wanted to disarm.
-                self.owner.unpaid.retry_elsewhere();
-                true
-            }
-            Err(error) => {
-                // It stays on record, and will not run here.
-                self.note(|unpaid, id, of| unpaid.stuck(id, of));
-                epilogue_scope::report::failed_to(&format!("the disarm of {}", self.what), &error);
-                false
+        match disarmed {
+            Ok(Disarm::TooLate(_)) => return false,
+            Ok(_) => {}
+            Err(ref error) => {
+                epilogue_scope::report::failed_to(&format!("the disarm of {}", self.what), error);
+                if self.is_on_record() {
+                    // And will not run here.
+                    self.note(|unpaid, record, of| unpaid.stuck(record, of));
+                    return false;
+                }
+                // Disarmed for all but a power cut.
             }
         }
+        self.unnote();
+        // Not on this thread, which only wanted to disarm.
+        self.owner.unpaid.retry_elsewhere(self.id());
+        disarmed.is_ok()
+    }
+
+    fn is_on_record(&self) -> bool {
+        self.owner.run.journal.state_of(self.registered).is_ok_and(State::is_open)
     }
 
     fn forget(&self) {
@@ -219,33 +232,73 @@ impl Owed {
     /// The same, a step at a time: `None`, after a moment, while what holds it back may be done soon.
     pub(crate) fn step(self: &Arc<Owed>, patience: Duration) -> Result<Option<Outcome>, DurableError> {
         match self.attempt(Turn::Left)? {
-            Outcome::HeldBack(Newer { standing: Standing::Soon, .. })
-                if self.owner.unpaid.may_wait(self.of.scope) =>
-            {
-                if patience.is_zero() {
-                    self.owner.unpaid.waited_in_vain(self.of.scope);
+            Outcome::HeldBack(Newer { standing: Standing::Soon, .. }) => {
+                let unpaid = &self.owner.unpaid;
+                if !patience.is_zero() && unpaid.may_wait(self.of.scope) {
+                    unpaid.wait(patience.min(STEP));
+                    return Ok(None);
                 }
-                self.owner.unpaid.wait(patience.min(STEP));
-                Ok(None)
+                unpaid.waited_in_vain(self.of.scope);
+                self.run_or_hold(Turn::Left).map(Some)
             }
             Outcome::HeldBack(_) => self.run_or_hold(Turn::Left).map(Some),
             ran => Ok(Some(ran)),
         }
     }
 
+    /// Its scope is in use again: what has waited in vain for its end is over.
+    pub(crate) fn begins_anew(&self) {
+        self.owner.unpaid.may_wait_again(self.of.scope);
+    }
+
+    /// Its turn has come. From now on it counts, for whoever is older.
+    pub(crate) fn waits(&self) {
+        self.note(|unpaid, record, of| unpaid.waits(record, of));
+        // Disarmed at this moment, by somebody who did not see that it counts.
+        if self.standing.load(Ordering::Acquire) == SETTLED {
+            self.unnote();
+        }
+    }
+
+    /// Its turn came, and nobody has taken it.
+    pub(crate) fn passed_over(self: &Arc<Owed>) {
+        if self.is_open() {
+            self.note(|unpaid, record, of| unpaid.stuck(record, of));
+            self.owner.unpaid.hold(Arc::clone(self), ANYTHING);
+        }
+    }
+
     /// Runs it, or keeps it to be tried again when something is done. What was only asked for early is kept
     /// by its scope.
-    fn run_or_hold(self: &Arc<Owed>, turn: Turn) -> Result<Outcome, DurableError> {
+    pub(crate) fn run_or_hold(self: &Arc<Owed>, turn: Turn) -> Result<Outcome, DurableError> {
         loop {
             let newer = match self.attempt(turn)? {
                 Outcome::HeldBack(newer) if turn == Turn::Left => newer,
                 outcome => return Ok(outcome),
             };
-            self.note(|unpaid, id, of| unpaid.stuck(id, of));
-            self.owner.unpaid.hold(Arc::clone(self));
-            // What it waits for may have ended before it was there to be found.
-            if self.above(turn).is_some() || !self.owner.unpaid.unhold(self.id()) {
+            self.note(|unpaid, record, of| unpaid.stuck(record, of));
+            if self.hold(newer) {
                 return Ok(Outcome::HeldBack(newer));
+            }
+        }
+    }
+
+    /// Keeps it until that is done; `false` where nothing holds it back any more.
+    fn hold(self: &Arc<Owed>, newer: Newer) -> bool {
+        let mut by = newer;
+        loop {
+            self.owner.unpaid.hold(Arc::clone(self), by.id);
+            // That may have ended before this was there to be found.
+            match self.above(Turn::Left) {
+                Some(still) if still.id == by.id => return true,
+                other => {
+                    // Or somebody has found it, and tries it.
+                    if !self.owner.unpaid.unhold(self.id()) {
+                        return true;
+                    }
+                    let Some(other) = other else { return false };
+                    by = other;
+                }
             }
         }
     }
@@ -255,8 +308,7 @@ impl Owed {
             return Ok(Outcome::Ran(false));
         }
         if turn == Turn::Left {
-            // Before anybody older looks: who is not done counts.
-            self.note(|unpaid, id, of| unpaid.waits(id, of));
+            self.waits();
         }
         if let Some(newer) = self.above(turn) {
             return Ok(Outcome::HeldBack(newer));
@@ -272,20 +324,28 @@ impl Owed {
     }
 
     fn run_claimed(&self) -> Result<bool, DurableError> {
-        self.note(|unpaid, id, of| unpaid.runs(id, of));
+        self.note(|unpaid, record, of| unpaid.runs(record, of));
         let ran = match run_here(&self.owner.run, self.id(), Ended::Unknown) {
             Ok(Some(Err(error))) => Err(self.failed(&error)),
             Ok(ran) => Ok(ran.is_some()),
             Err(error) => Err(error.into()),
         };
-        if ran.is_err() {
-            // Still owed, by its scope as by the journal.
-            self.standing.store(OPEN, Ordering::Release);
-            self.note(|unpaid, id, of| unpaid.stuck(id, of));
-        } else {
-            self.standing.store(SETTLED, Ordering::Release);
-            self.unnote();
-            self.owner.unpaid.retry_held();
+        match &ran {
+            Err(_) => {
+                // Still owed, by its scope as by the journal.
+                self.standing.store(OPEN, Ordering::Release);
+                self.note(|unpaid, record, of| unpaid.stuck(record, of));
+            }
+            Ok(false) if self.is_on_record() => {
+                // Kept for an operator, or in the hands of one: it is not done, and nothing to be done here.
+                self.standing.store(SETTLED, Ordering::Release);
+                self.note(|unpaid, record, of| unpaid.stuck(record, of));
+            }
+            Ok(_) => {
+                self.standing.store(SETTLED, Ordering::Release);
+                self.unnote();
+                self.owner.unpaid.retry_held(self.id());
+            }
         }
         ran
     }
@@ -299,9 +359,9 @@ impl Owed {
         self.standing.compare_exchange(OPEN, standing, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    fn note(&self, note: impl FnOnce(&Unpaid, u64, &Of)) {
+    fn note(&self, note: impl FnOnce(&Unpaid, Registered, &Of)) {
         self.noted.store(true, Ordering::Release);
-        note(&self.owner.unpaid, self.id(), &self.of);
+        note(&self.owner.unpaid, self.registered, &self.of);
     }
 
     fn unnote(&self) {

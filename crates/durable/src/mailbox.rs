@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use epilogue_scope::__private::adopted_scopes;
 use epilogue_scope::{Deferred, Scope};
 
 /// A scope of this thread that has durable cleanups pending.
@@ -27,20 +26,17 @@ impl Known {
 
 thread_local!(static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) });
 
-/// The scopes of this thread that have durable cleanups pending and are around `inner`, the innermost last: the
-/// open ones, and those whose cleanups an open one has adopted. One that was entered later than `inner`, as
-/// its higher number says, is not around it.
+/// The open scopes of this thread that have durable cleanups pending and are around `inner`, the innermost last.
+/// One that was entered later than `inner`, as its higher number says, is not around it.
 pub(crate) fn pending_scopes(inner: u64) -> Vec<u64> {
-    let open = |known: &RefCell<Vec<Known>>| -> Vec<(u64, u64)> {
+    let pending = |known: &RefCell<Vec<Known>>| -> Vec<u64> {
         let known = known.borrow();
-        known.iter().filter(|known| known.counts()).map(|known| (known.scope, known.scope)).collect()
+        known.iter().filter(|known| known.counts() && known.scope <= inner).map(|known| known.scope).collect()
     };
     // While a thread is torn down none is open.
-    let mut pending = KNOWN.try_with(open).unwrap_or_default();
-    pending.extend(adopted_scopes());
-    pending.retain(|(_, place)| *place <= inner);
-    pending.sort_by_key(|(_, place)| *place);
-    pending.into_iter().map(|(scope, _)| scope).collect()
+    let mut pending = KNOWN.try_with(pending).unwrap_or_default();
+    pending.sort_unstable();
+    pending
 }
 
 /// The entries of one scope that are to be taken off. Kept by the cleanups that are pending there.

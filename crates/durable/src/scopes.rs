@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use epilogue_guardian::{Action, WHOLE_RUN};
 use epilogue_journal::Tier;
 use epilogue_process::{App, Error};
-use epilogue_scope::Scope;
+use epilogue_scope::{__private, Scope};
 use epilogue_task::{AsyncScope, enclosing_scopes};
+use tokio::runtime::Handle;
 
 use crate::handle::{Durable, DurableError, Outcome, Owed};
 use crate::mailbox::{Mailbox, pending_scopes};
@@ -60,25 +61,27 @@ pub trait DurableScope {
 
 /// Whose a record is that is registered here on a scope of this thread: also of the scopes around that.
 pub(crate) fn of_this_thread(scope: u64) -> Of {
-    of(scope, pending_scopes(scope))
+    of(scope, scope)
 }
 
 /// The same for an async scope, which may have come from another thread.
 fn of_this_task(scope: u64) -> Of {
-    of(scope, pending_scopes(u64::MAX))
+    of(scope, u64::MAX)
 }
 
-/// So many scopes of each kind are put on record as around its own, the innermost: a recursion must not fill
-/// a journal with them.
+/// So many scopes of each kind are put on record as around its own, the innermost; and so many whose cleanups
+/// these have adopted, the latest: a recursion, or a long life, must not fill a journal with them.
 const WITHIN_MAX: usize = 100;
 
-fn of(scope: u64, of_thread: Vec<u64>) -> Of {
-    let innermost = |mut scopes: Vec<u64>| {
-        scopes.retain(|other| *other != scope);
-        scopes.drain(..scopes.len().saturating_sub(WITHIN_MAX));
-        scopes
-    };
-    let within = [innermost(of_thread), innermost(enclosing_scopes())].concat();
+fn of(scope: u64, inner: u64) -> Of {
+    let of_task = enclosing_scopes();
+    let adopted_here = __private::adopted_scopes(inner, WITHIN_MAX);
+    let adopted_by_task = epilogue_task::__private::adopted_scopes(&of_task);
+    let mut within: Vec<u64> = Vec::new();
+    for scopes in [pending_scopes(inner), of_task, adopted_here, adopted_by_task] {
+        let others: Vec<u64> = scopes.into_iter().filter(|other| *other != scope).collect();
+        within.extend(&others[others.len().saturating_sub(WITHIN_MAX)..]);
+    }
     Of { scope, within }
 }
 
@@ -129,6 +132,7 @@ impl DurableScope for App {
         let of = Of { scope: WHOLE_RUN, within: Vec::new() };
         let durable = Durable::register(&action, promise.tier(), of)?;
         let owed = Arc::clone(&durable.owed);
+        owed.begins_anew();
         let name = owed.what().to_owned();
         let step = self.defer(name, async move || run_at_exit(owed).await.map_err(Error::from));
         durable.forget_with(move || {
@@ -164,19 +168,47 @@ async fn run_at_exit(owed: Arc<Owed>) -> Result<(), DurableError> {
     }
 }
 
-/// Actions may block: not on a thread of the runtime.
+/// Actions may block: not on a thread of the runtime, where there is one.
 async fn outcome(owed: &Arc<Owed>, patience: Duration) -> Result<Outcome, DurableError> {
+    let turn = OwedTurn::begin(owed);
+    if Handle::try_current().is_err() {
+        return turn.over(owed.run_or_hold(Turn::Left));
+    }
     let until = Instant::now() + patience;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let its = Arc::clone(owed);
         match tokio::task::spawn_blocking(move || its.step(left)).await {
             Ok(Ok(None)) => {}
-            Ok(Ok(Some(outcome))) => return Ok(outcome),
-            Ok(Err(error)) => return Err(error),
+            Ok(Ok(Some(outcome))) => return turn.over(Ok(outcome)),
+            Ok(Err(error)) => return turn.over(Err(error)),
+            // The runtime is going away: it may still be run when something else is done.
             Err(error) => {
                 return Err(DurableError::Failed { what: owed.what().to_owned(), why: error.to_string() });
             }
+        }
+    }
+}
+
+/// The turn of a cleanup has come. Dropped before it is over, it is held: nobody else may come to it.
+struct OwedTurn<'a>(Option<&'a Arc<Owed>>);
+
+impl OwedTurn<'_> {
+    fn begin(owed: &Arc<Owed>) -> OwedTurn<'_> {
+        owed.waits();
+        OwedTurn(Some(owed))
+    }
+
+    fn over<T>(mut self, ended: T) -> T {
+        self.0 = None;
+        ended
+    }
+}
+
+impl Drop for OwedTurn<'_> {
+    fn drop(&mut self) {
+        if let Some(owed) = self.0 {
+            owed.passed_over();
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What is not done yet, for the older cleanups that must not run over it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use epilogue_guardian::{WHOLE_RUN, depends};
-use epilogue_journal::{Entry, Journal, JournalError, State, Store};
+use epilogue_journal::{Entry, Journal, JournalError, Registered, State, Store};
 use epilogue_task::lane;
 
 use crate::handle::{DurableError, Owed};
@@ -16,16 +16,25 @@ use crate::handle::{DurableError, Owed};
 pub(crate) struct Unpaid {
     all: Mutex<BTreeMap<u64, Known>>,
     changed: Condvar,
-    /// Scopes of which something has waited in vain.
-    impatient: Mutex<BTreeSet<u64>>,
+    /// Scopes of which something has waited in vain, the latest last.
+    impatient: Mutex<VecDeque<u64>>,
     /// What was held back when its scope was left: nobody else in this process will run it.
-    held: Mutex<Vec<Arc<Owed>>>,
+    held: Mutex<Vec<Held>>,
     /// How many those are, for who only wants to know whether there are any.
     held_count: AtomicUsize,
 }
 
 /// So many scopes that have waited in vain are remembered. Most are left by then.
-const IMPATIENT_MAX: usize = 1000;
+const IMPATIENT_MAX: usize = 100;
+
+/// What was held back, and by which record.
+struct Held {
+    owed: Arc<Owed>,
+    by: u64,
+}
+
+/// Where it is not known what holds a record back, it is tried whenever something is done.
+pub(crate) const ANYTHING: u64 = 0;
 
 /// Why a cleanup runs now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +72,16 @@ pub(crate) enum Standing {
 }
 
 struct Known {
+    record: Registered,
     of: Of,
     phase: Phase,
+}
+
+/// A newer record that is open.
+struct Suspect {
+    id: u64,
+    scope: u64,
+    state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,26 +95,27 @@ enum Phase {
 
 impl Unpaid {
     /// It is registered within other scopes.
-    pub(crate) fn registered(&self, id: u64, of: &Of) {
-        self.set(id, of, Phase::Registered);
+    pub(crate) fn registered(&self, record: Registered, of: &Of) {
+        self.set(record, of, Phase::Registered);
     }
 
     /// Its turn has come, and it has not begun.
-    pub(crate) fn waits(&self, id: u64, of: &Of) {
+    pub(crate) fn waits(&self, record: Registered, of: &Of) {
         let mut all = self.lock();
-        let known = all.entry(id).or_insert_with(|| Known { of: of.clone(), phase: Phase::Waits });
+        let new = || Known { record, of: of.clone(), phase: Phase::Waits };
+        let known = all.entry(record.id()).or_insert_with(new);
         if known.phase != Phase::Runs {
             known.phase = Phase::Waits;
         }
     }
 
-    pub(crate) fn runs(&self, id: u64, of: &Of) {
-        self.set(id, of, Phase::Runs);
+    pub(crate) fn runs(&self, record: Registered, of: &Of) {
+        self.set(record, of, Phase::Runs);
     }
 
     /// It was not done, and will not be soon: who waits for it need wait no longer.
-    pub(crate) fn stuck(&self, id: u64, of: &Of) {
-        self.set(id, of, Phase::Stuck);
+    pub(crate) fn stuck(&self, record: Registered, of: &Of) {
+        self.set(record, of, Phase::Stuck);
         self.changed.notify_all();
     }
 
@@ -127,10 +145,18 @@ impl Unpaid {
     /// It has waited long enough for what holds it back: nothing else of its scope waits.
     pub(crate) fn waited_in_vain(&self, scope: u64) {
         let mut impatient = self.impatient();
-        impatient.insert(scope);
-        if impatient.len() > IMPATIENT_MAX {
-            impatient.pop_first();
+        if impatient.contains(&scope) {
+            return;
         }
+        impatient.push_back(scope);
+        if impatient.len() > IMPATIENT_MAX {
+            impatient.pop_front();
+        }
+    }
+
+    /// The program has begun anew.
+    pub(crate) fn may_wait_again(&self, scope: u64) {
+        self.impatient().retain(|impatient| *impatient != scope);
     }
 
     pub(crate) fn may_wait(&self, scope: u64) -> bool {
@@ -139,28 +165,32 @@ impl Unpaid {
 
     /// The open records that are newer than one of a scope, and may need what that destroys; or the number
     /// of one that cannot be read.
-    fn newer(&self, journal: &Journal, scope: u64, id: u64) -> Vec<Result<Entry, u64>> {
+    fn newer(&self, journal: &Journal, scope: u64, id: u64) -> Vec<Result<Suspect, u64>> {
         if scope == WHOLE_RUN {
             // The scope of the program is around all, also around what nobody has told about its own.
             let open = journal.open_entries().map_err(|_| 0);
+            let suspect = |entry: Entry| Suspect { id: entry.id, scope: entry.scope, state: entry.state };
             return open.map_or_else(
                 |unknown| vec![Err(unknown)],
-                |open| open.into_iter().filter(|entry| entry.id > id).map(Ok).collect(),
+                |open| {
+                    open.into_iter().filter(|entry| entry.id > id).map(|entry| Ok(suspect(entry))).collect()
+                },
             );
         }
-        let within: Vec<u64> = {
+        let within: Vec<(Registered, u64)> = {
             let all = self.lock();
             let within =
                 all.range(id + 1..).filter(|(_, known)| depends(known.of.scope, &known.of.within, scope));
-            within.map(|(id, _)| *id).collect()
+            within.map(|(_, known)| (known.record, known.of.scope)).collect()
         };
-        within.into_iter().filter_map(|id| self.read(journal, id)).collect()
+        within.into_iter().filter_map(|(record, scope)| self.read(journal, record, scope)).collect()
     }
 
     /// One that is open. An operator may have settled it meanwhile.
-    fn read(&self, journal: &Journal, id: u64) -> Option<Result<Entry, u64>> {
-        match journal.entry(id) {
-            Ok(entry) if entry.state.is_open() => Some(Ok(entry)),
+    fn read(&self, journal: &Journal, record: Registered, scope: u64) -> Option<Result<Suspect, u64>> {
+        let id = record.id();
+        match journal.state_of(record) {
+            Ok(state) if state.is_open() => Some(Ok(Suspect { id, scope, state })),
             Ok(_) | Err(JournalError::NoSuchRecord { .. }) => {
                 self.done(id);
                 None
@@ -169,7 +199,7 @@ impl Unpaid {
         }
     }
 
-    fn blocks(&self, entry: &Entry, scope: u64, turn: Turn, queued: &[u64]) -> Option<Newer> {
+    fn blocks(&self, entry: &Suspect, scope: u64, turn: Turn, queued: &[u64]) -> Option<Newer> {
         let standing = self.standing(entry, queued);
         let blocks = match turn {
             Turn::Early => !entry.state.is_untouched(),
@@ -180,7 +210,7 @@ impl Unpaid {
         blocks.then_some(Newer { id: entry.id, standing })
     }
 
-    fn standing(&self, entry: &Entry, queued: &[u64]) -> Standing {
+    fn standing(&self, entry: &Suspect, queued: &[u64]) -> Standing {
         let phase = self.lock().get(&entry.id).map_or(Phase::Registered, |known| known.phase);
         match (phase, entry.state) {
             (_, State::Failed | State::Parked) | (Phase::Stuck, _) => Standing::Stuck,
@@ -191,11 +221,11 @@ impl Unpaid {
         }
     }
 
-    fn set(&self, id: u64, of: &Of, phase: Phase) {
-        self.lock().insert(id, Known { of: of.clone(), phase });
+    fn set(&self, record: Registered, of: &Of, phase: Phase) {
+        self.lock().insert(record.id(), Known { record, of: of.clone(), phase });
     }
 
-    fn impatient(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+    fn impatient(&self) -> MutexGuard<'_, VecDeque<u64>> {
         self.impatient.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -206,44 +236,47 @@ impl Unpaid {
 
 /// What was held back, and is tried again when something is done.
 impl Unpaid {
-    pub(crate) fn hold(&self, owed: Arc<Owed>) {
-        self.change_held(|held| held.push(owed));
+    pub(crate) fn hold(&self, owed: Arc<Owed>, by: u64) {
+        self.change_held(|held| held.push(Held { owed, by }));
     }
 
     /// It is not any more. Returns whether it was: nobody else has taken it to try it.
     pub(crate) fn unhold(&self, id: u64) -> bool {
         self.change_held(|held| {
             let before = held.len();
-            held.retain(|owed| owed.id() != id);
+            held.retain(|held| held.owed.id() != id);
             held.len() < before
         })
     }
 
-    /// Something is done: what was held back is tried again, newest first.
-    pub(crate) fn retry_held(&self) {
-        if self.holds() {
-            retry(self.change_held(std::mem::take));
-        }
+    /// This is done: what it held back is tried again, newest first.
+    pub(crate) fn retry_held(&self, done: u64) {
+        retry(self.held_by(done));
     }
 
     /// The same on a thread of its own, if there is anything.
-    pub(crate) fn retry_elsewhere(&self) {
-        if !self.holds() {
+    pub(crate) fn retry_elsewhere(&self, done: u64) {
+        let held = self.held_by(done);
+        if held.is_empty() {
             return;
         }
-        let held = self.change_held(std::mem::take);
         let theirs = held.clone();
         let begun = std::thread::Builder::new().name("epilogue-held".into()).spawn(move || retry(theirs));
         if begun.is_err() {
-            self.change_held(|again| again.extend(held));
+            let again = held.into_iter().map(|owed| Held { owed, by: ANYTHING });
+            self.change_held(|held| held.extend(again));
         }
     }
 
-    fn holds(&self) -> bool {
-        self.held_count.load(Ordering::Acquire) > 0
+    fn held_by(&self, done: u64) -> Vec<Arc<Owed>> {
+        if self.held_count.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        let its = |held: &mut Held| held.by == done || held.by == ANYTHING;
+        self.change_held(|held| held.extract_if(.., its).map(|held| held.owed).collect())
     }
 
-    fn change_held<T>(&self, change: impl FnOnce(&mut Vec<Arc<Owed>>) -> T) -> T {
+    fn change_held<T>(&self, change: impl FnOnce(&mut Vec<Held>) -> T) -> T {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut held);
         self.held_count.store(held.len(), Ordering::Release);

@@ -185,3 +185,60 @@ fn of_many_scopes_around_the_innermost_are_put_on_record_whatever_their_numbers(
     allow(&rig);
     rig.wait_paid();
 }
+
+#[test]
+fn however_much_a_scope_has_adopted_it_is_still_around_what_is_within() {
+    let rig = Rig::new("swamped");
+    let (_, said) = run(&rig, "swamped");
+    let trees = || ["swamped-1", "swamped-2"].map(|name| rig.dir.join(name).exists());
+    assert_eq!(trees(), [true; 2], "{said}");
+    allow(&rig);
+    rig.wait_paid();
+    assert_eq!(trees(), [false; 2]);
+}
+
+#[test]
+fn what_has_given_up_is_not_done_and_holds_back_what_destroys() {
+    let rig = Rig::new("parked");
+    let (_, said) = run(&rig, "parked");
+    assert_eq!(said.matches("held back: #").count(), 2, "{said}");
+    assert!(rig.dir.join("parked-1").exists() && rig.dir.join("parked-2").exists(), "{said}");
+    rig.guardians().into_iter().for_each(|pid| rig::kill(pid, libc::SIGKILL));
+}
+
+#[test]
+fn an_async_scope_that_is_polled_by_hand_pays_as_well() {
+    let rig = Rig::new("by-hand");
+    let (told, said) = run(&rig, "by-hand");
+    assert_eq!(told, "true\n", "{said}");
+    assert!(!rig.dir.join("by-hand").exists() && !said.contains("held back"), "{said}");
+    rig.wait_paid();
+}
+
+#[test]
+fn what_could_not_take_its_turn_holds_back_what_destroys() {
+    let rig = Rig::new("cancelled");
+    let (_, said) = run(&rig, "cancelled");
+    assert!(said.contains("was cancelled") && said.contains("held back: #"), "{said}");
+    assert!(rig.dir.join("cancelled").exists(), "{said}");
+    allow(&rig);
+    rig.wait_paid();
+    assert!(!rig.dir.join("cancelled").exists());
+}
+
+#[test]
+fn what_an_outer_scope_owes_is_not_within_an_inner_one() {
+    let rig = Rig::new("outer-fails");
+    let (_, said) = run(&rig, "outer-fails");
+    assert!(!rig.dir.join("inner").exists(), "{said}");
+    allow(&rig);
+    rig.wait_paid();
+}
+
+#[test]
+fn what_was_handed_to_a_scope_that_is_cut_is_waited_for() {
+    let rig = Rig::new("handed-to-cut");
+    let (_, said) = run(&rig, "handed-to-cut");
+    assert!(!said.contains("held back") && !rig.dir.join("handed").exists(), "{said}");
+    rig.wait_paid();
+}

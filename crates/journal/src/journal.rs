@@ -447,6 +447,18 @@ impl Journal {
         self.scan()?.find(id).cloned().ok_or(JournalError::NoSuchRecord { id })
     }
 
+    /// What has become of a record, for who has registered it: without reading the rest, unless it was moved.
+    ///
+    /// # Errors
+    ///
+    /// As [`entry`](Journal::entry).
+    pub fn state_of(&self, registered: Registered) -> Result<State, JournalError> {
+        match self.state(registered.placed)? {
+            Some((word, _)) if word.state != State::Moved => Ok(word.state),
+            _ => self.entry(registered.id()).map(|entry| entry.state),
+        }
+    }
+
     fn open_entry(&self, id: u64) -> Result<Entry, JournalError> {
         let entry = self.entry(id)?;
         if entry.state.is_open() { Ok(entry) } else { Err(JournalError::NoSuchRecord { id }) }

@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 
-use crate::adopted;
-
 thread_local!(static OPEN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) });
 
 /// The [numbers](crate::AsyncScope::id) of the async scopes that the running code is in, the outermost
-/// first, each followed by those whose cleanups it was [handed](crate::AsyncScope::hand_over): in their bodies, in their cleanups as they are left, in the tasks that they have spawned and that
+/// first: in their bodies, in their cleanups as they are left, in the tasks that they have spawned and that
 /// cannot outlive them. Not in tasks of `tokio::spawn`, nor in what runs on the [lane](crate::lane).
 ///
 /// # Examples
@@ -33,8 +31,7 @@ thread_local!(static OPEN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) 
 /// ```
 pub fn enclosing_scopes() -> Vec<u64> {
     // While a thread is torn down nothing is in a scope.
-    let open = OPEN.try_with(|open| open.borrow().clone()).unwrap_or_default();
-    adopted::with_adopted(open)
+    OPEN.try_with(|open| open.borrow().clone()).unwrap_or_default()
 }
 
 /// Polls a future as a part of a scope.

@@ -34,7 +34,9 @@ pub fn pending() -> usize {
 /// The [numbers](crate::AsyncScope::id) of the scopes whose cleanups the lane has not finished, those that had
 /// been [handed over](crate::AsyncScope::hand_over) to them included.
 pub fn scopes() -> Vec<u64> {
-    crate::adopted::with_adopted(state::LANE.all().iter().map(|(_, shared)| shared.id()).collect())
+    let mut scopes: Vec<u64> = state::LANE.all().iter().map(|(_, shared)| shared.id()).collect();
+    scopes.extend(crate::adopted::adopted_scopes(&scopes));
+    scopes
 }
 
 /// Returns when no job is left. Cancel safe.

@@ -121,7 +121,7 @@ where
     let live = Live::enter(std::any::type_name::<F>(), place);
     let scope = AsyncScope { stack: AsyncStack::listed(live) };
     // What the body does before it makes its future is part of it.
-    part_of(scope.id(), async {
+    part_of(scope.stack.0.id(), async {
         let mut attempt = attempt_async(async { body(&scope).await }).await;
         attempt.set_failed(failed);
         if holds {
@@ -274,7 +274,7 @@ impl AsyncScope {
 
     /// A number that no other scope of this process has, for what is kept beside the scope.
     pub fn id(&self) -> u64 {
-        self.stack.0.id()
+        self.stack.0.known_by()
     }
 
     /// A handle for somebody who only disarms what was registered here. It keeps nothing of the scope.

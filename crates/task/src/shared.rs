@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     around: Vec<u64>,
     /// It was handed what others owed.
     adopts: AtomicBool,
+    /// Somebody keeps something beside it, by its number.
+    known: AtomicBool,
 }
 
 #[derive(Default)]
@@ -52,11 +54,19 @@ impl Shared {
             id: fresh_scope_id(),
             around: enclosing_scopes(),
             adopts: AtomicBool::new(false),
+            known: AtomicBool::new(false),
         }
     }
 
     /// A number that no other scope of this process has.
     pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The same for somebody who keeps something beside it.
+    pub(crate) fn known_by(&self) -> u64 {
+        // Relaxed: whoever moves what it owes has the scope, as who asks for this.
+        self.known.store(true, Ordering::Relaxed);
         self.id
     }
 
@@ -196,6 +206,11 @@ impl Shared {
             if to.closed {
                 return Err(ScopeClosed {});
             }
+            if !from.entries.is_empty() {
+                // Before it is there: what comes after it is within it.
+                other.adopts.store(true, Ordering::Relaxed);
+                adopted::adopt(self.id, self.known.load(Ordering::Relaxed), other.id);
+            }
             for mut entry in from.entries.drain(..) {
                 let about = entry.as_mut().about();
                 moved.push((about.id, about.place));
@@ -204,10 +219,6 @@ impl Shared {
             Ok(())
         })?;
         self.live.paid_all();
-        if !moved.is_empty() {
-            other.adopts.store(true, Ordering::Relaxed);
-            adopted::adopt(self.id, other.id);
-        }
         moved.into_iter().for_each(|(id, place)| other.live.owes(id, place));
         Ok(())
     }

@@ -18,15 +18,16 @@ use tokio::sync::oneshot;
 
 use crate::{tell, wait};
 
-/// Fails until somebody has made DIR/allowed.
+/// Fails until somebody has made DIR/allowed; for good, if it gives up.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Unmount {
     dir: PathBuf,
+    gives_up: bool,
 }
 
 impl Unmount {
     pub(crate) fn of(dir: &Path) -> Unmount {
-        Unmount { dir: dir.to_owned() }
+        Unmount { dir: dir.to_owned(), gives_up: false }
     }
 }
 
@@ -34,7 +35,10 @@ impl Action for Unmount {
     const NAME: &'static str = "owes.unmount";
 
     fn run(&self, _: &ActionCx) -> Result<(), ActionError> {
-        Ok(std::fs::metadata(self.dir.join("allowed")).map(drop)?)
+        match std::fs::metadata(self.dir.join("allowed")) {
+            Err(_) if self.gives_up => Err(ActionError::park("busy for good")),
+            allowed => Ok(allowed.map(drop)?),
+        }
     }
 }
 action!(Unmount);
@@ -46,6 +50,12 @@ pub(crate) fn way(way: &str, dir: &Path) -> Option<ExitCode> {
         "mounted-within" => mounted_within(dir),
         "mounted-elsewhere" => mounted_elsewhere(dir),
         "adopted" => adopted(dir),
+        "swamped" => swamped(dir),
+        "parked" => parked(dir),
+        "by-hand" => by_hand(dir),
+        "cancelled" => cancelled(dir),
+        "outer-fails" => outer_fails(dir),
+        "handed-to-cut" => handed_to_cut(dir),
         "piles" => piles(dir),
         "early" => early(dir),
         "busy" => busy(dir),
@@ -185,6 +195,136 @@ fn adopted(dir: &Path) {
     }));
 }
 
+/// The same of a scope that has adopted a hundred others since.
+fn swamped(dir: &Path) {
+    scope(|outer| {
+        let _tree = tree_in(outer, dir, "swamped-1");
+        for _ in 0..100 {
+            outer.adopt(scope(|s| {
+                drop(tree_in(s, dir, "never"));
+                std::fs::remove_dir(dir.join("never")).expect("made");
+                s.pop_all()
+            }));
+        }
+        scope(|s| mount_in(s, dir));
+    });
+    small_runtime().block_on(async_scope(async |outer| {
+        let _tree = tree_in(outer, dir, "swamped-2");
+        let handle = outer.handle();
+        for _ in 0..100 {
+            async_scope(async |inner| {
+                drop(tree_in(inner, dir, "never"));
+                std::fs::remove_dir(dir.join("never")).expect("made");
+                inner.hand_over(&handle).expect("it is open");
+            })
+            .await;
+        }
+        async_scope(async |s| mount_in(s, dir)).await;
+    }));
+}
+
+/// What has given up is not done.
+fn parked(dir: &Path) {
+    let gives_up = || Unmount { dir: dir.to_owned(), gives_up: true };
+    scope(|s| {
+        let _tree = tree_in(s, dir, "parked-1");
+        s.durable(gives_up()).expect("registered").run_now().expect_err("it gives up");
+    });
+    small_runtime().block_on(async_scope(async |s| {
+        let _tree = tree_in(s, dir, "parked-2");
+        s.durable(gives_up()).expect("registered").run_now().expect_err("it gives up");
+    }));
+}
+
+/// Without a runtime, what an async scope owes runs where it is polled.
+fn by_hand(dir: &Path) {
+    scope(|s| {
+        let _tree = tree_in(s, dir, "by-hand");
+        let mut polled = Box::pin(async_scope(async |s| {
+            let its = dir.to_owned();
+            mount_in(s, dir);
+            s.defer(async move |_| allow(&its));
+        }));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        println!("{}", polled.as_mut().poll(&mut cx).is_ready());
+    });
+}
+
+/// A runtime goes away when the turn of what a task of it owes has come: that is not done, and holds back the
+/// tree whose turn is next, on the lane.
+fn cancelled(dir: &Path) {
+    let runtime = Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+    let (its, handle) = (dir.to_owned(), runtime.handle().clone());
+    let (tell, told) = std::sync::mpsc::channel();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let (go_on, on_the_lane) = oneshot::channel::<()>();
+    runtime.spawn(async move {
+        async_scope(async |s| {
+            let _tree = tree_in(s, &its, "cancelled");
+            // Here the runtime drops the task, and the rest comes to the lane.
+            s.defer(async move |_| drop(on_the_lane.await));
+            mount_in(s, &its);
+            s.defer(async move |_| {
+                let _ = tell.send(());
+                // It goes away while this blocks.
+                let _ = gone.recv();
+            });
+        })
+        .await;
+    });
+    told.recv().expect("its turn has come");
+    runtime.shutdown_background();
+    // From here on it takes nothing.
+    while !handle_is_gone(&handle) {
+        std::thread::yield_now();
+    }
+    let _ = go.send(());
+    while epilogue_task::lane::pending() == 0 {
+        std::thread::yield_now();
+    }
+    let _ = go_on.send(());
+    epilogue_task::lane::wait(Duration::from_secs(20));
+}
+
+fn handle_is_gone(handle: &tokio::runtime::Handle) -> bool {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    drop(handle.spawn_blocking(move || drop(tell)));
+    told.recv().is_err()
+}
+
+/// The failure of what an outer scope owes is not within an inner one that was open then.
+fn outer_fails(dir: &Path) {
+    scope(|outer| {
+        scope(|inner| {
+            drop(tree_in(inner, dir, "inner"));
+            outer.durable(Unmount::of(dir)).expect("registered").run_now().expect_err("not allowed");
+        });
+    });
+}
+
+/// What was handed to a scope that is cut has its turn on the lane: an outer tree waits for that.
+fn handed_to_cut(dir: &Path) {
+    let runtime = small_runtime();
+    let _adopted = epilogue_task::lane::adopt(runtime.handle().clone());
+    allow(dir);
+    runtime.block_on(async_scope(async |outer| {
+        let _tree = tree_in(outer, dir, "handed");
+        cut(async_scope(async |cut| {
+            let handle = cut.handle();
+            async_scope(async |inner| {
+                drop(tree_in(inner, dir, "handed/inner"));
+                inner.hand_over(&handle).expect("it is open");
+            })
+            .await;
+            pending::<()>().await;
+        }))
+        .await;
+        // On the lane it is the first; the outer tree would take the inner one along.
+        let its = dir.to_owned();
+        outer.defer(async move |_| println!("{}", its.join("handed/inner").exists()));
+    }));
+}
+
 /// A pile of a scope that was left is not around what comes later; and many of them are no burden.
 fn piles(dir: &Path) {
     let pile = scope(|s| {
@@ -210,7 +350,11 @@ fn early(dir: &Path) {
     scope(|s| {
         let tree = tree_in(s, dir, "early");
         let newer = s.durable(Unmount::of(dir)).expect("registered");
-        println!("{}", tree.run_now().expect("what has not begun is not asked"));
+        scope(|s| {
+            let within = s.durable(Unmount::of(dir)).expect("registered");
+            println!("{}", tree.run_now().expect("what has not begun is not asked"));
+            assert!(within.disarm());
+        });
         let tree = tree_in(s, dir, "early");
         let newest = s.durable(Unmount::of(dir)).expect("registered");
         newest.run_now().expect_err("not allowed");
@@ -256,20 +400,19 @@ fn busy_disarmed(dir: &Path) {
         let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
         stats.into_iter().any(|stat| stat.contains("(tokio-") && stat.contains(") S "))
     };
-    small_runtime().block_on(async_scope(async |s| {
+    let disarms = small_runtime().block_on(async_scope(async |s| {
         let tree = tree_in(s, dir, "busy");
         slow(s, dir);
         let dir = dir.to_owned();
-        s.defer(async move |_| {
-            std::thread::spawn(move || {
-                while !waits() {
-                    std::thread::yield_now();
-                }
-                println!("{}", tree.disarm());
-                allow(&dir);
-            });
-        });
+        std::thread::spawn(move || {
+            while !waits() {
+                std::thread::yield_now();
+            }
+            println!("{}", tree.disarm());
+            allow(&dir);
+        })
     }));
+    disarms.join().expect("disarmed");
     println!("{}", dir.join("busy").exists());
 }
 

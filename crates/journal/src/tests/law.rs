@@ -177,6 +177,20 @@ fn any_number_of_short_lives_take_the_room_of_a_few_and_the_long_ones_stay() {
 }
 
 #[test]
+fn long_records_that_stay_take_their_own_room_and_no_more() {
+    let dir = Dir::new("long");
+    let journal = dir.journal(Tier::Process, true);
+    let body = vec![b'.'; 1600];
+    let kept = if cfg!(debug_assertions) { 3000 } else { 30_000 };
+    for _ in 0..kept {
+        journal.register(&record(&body, Tier::Process)).unwrap();
+    }
+    let (bytes, owed) = (std::fs::metadata(journal.path()).unwrap().len(), kept * body.len() as u64);
+    assert!(bytes < 2 * owed + (2 << 20), "{bytes} bytes for {owed} that are owed");
+    assert_eq!(dir.reopened().scan().unwrap().open().count() as u64, kept);
+}
+
+#[test]
 fn what_is_amended_while_it_is_moved_has_its_newest_amendment_afterwards() {
     each_way(|dir, journal| {
         let first = journal.register(&record(b"a", Tier::Process)).unwrap();
