@@ -76,7 +76,7 @@ const WITHIN_MAX: usize = 100;
 fn of(scope: u64, inner: u64) -> Of {
     let of_task = enclosing_scopes();
     let adopted_here = __private::adopted_scopes(inner, WITHIN_MAX);
-    let adopted_by_task = epilogue_task::__private::adopted_scopes(&of_task);
+    let adopted_by_task = epilogue_task::__private::handed_scopes(&of_task);
     let mut within: Vec<u64> = Vec::new();
     for scopes in [pending_scopes(inner), of_task, adopted_here, adopted_by_task] {
         let others: Vec<u64> = scopes.into_iter().filter(|other| *other != scope).collect();

@@ -12,7 +12,7 @@ static ADOPTERS: AtomicUsize = AtomicUsize::new(0);
 const MOST: usize = 100;
 
 /// The scopes whose cleanups these have been [handed](crate::AsyncScope::hand_over).
-pub fn adopted_scopes(by: &[u64]) -> Vec<u64> {
+pub fn handed_scopes(by: &[u64]) -> Vec<u64> {
     if by.is_empty() || ADOPTERS.load(Ordering::Acquire) == 0 {
         return Vec::new();
     }
@@ -65,17 +65,17 @@ mod tests {
                 })
                 .await;
                 let second = middle.id();
-                assert_eq!(adopted_scopes(&[second]), [first]);
+                assert_eq!(handed_scopes(&[second]), [first]);
                 middle.hand_over(&handle).unwrap();
                 (first, second)
             })
             .await;
-            assert_eq!(adopted_scopes(&[outer.id()]), [first, second]);
-            assert_eq!(adopted_scopes(&[second]), [0; 0], "it is gone");
+            assert_eq!(handed_scopes(&[outer.id()]), [first, second]);
+            assert_eq!(handed_scopes(&[second]), [0; 0], "it is gone");
             outer.id()
         })
         .await;
-        assert_eq!(adopted_scopes(&[last]), [0; 0]);
+        assert_eq!(handed_scopes(&[last]), [0; 0]);
     }
 
     #[tokio::test]
@@ -87,7 +87,7 @@ mod tests {
                 inner.hand_over(&handle).unwrap();
             })
             .await;
-            assert_eq!(adopted_scopes(&[outer.id()]), [0; 0]);
+            assert_eq!(handed_scopes(&[outer.id()]), [0; 0]);
         })
         .await;
     }

@@ -35,7 +35,7 @@ pub fn pending() -> usize {
 /// been [handed over](crate::AsyncScope::hand_over) to them included.
 pub fn scopes() -> Vec<u64> {
     let mut scopes: Vec<u64> = state::LANE.all().iter().map(|(_, shared)| shared.id()).collect();
-    scopes.extend(crate::adopted::adopted_scopes(&scopes));
+    scopes.extend(crate::adopted::handed_scopes(&scopes));
     scopes
 }
 

@@ -47,6 +47,6 @@ pub use task::{Task, TaskError};
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::adopted::adopted_scopes;
+    pub use crate::adopted::handed_scopes;
     pub use crate::stack::AsyncStack;
 }
