@@ -27,7 +27,7 @@ pub(crate) struct Owed {
     registered: Registered,
     of: Of,
     destroys: bool,
-    /// [`OPEN`], [`RUNS`] or [`SETTLED`].
+    /// [`OPEN`], [`RUNS`], [`DISARMS`] or [`SETTLED`].
     standing: AtomicU8,
     /// Others may be held back by it.
     noted: AtomicBool,
@@ -38,8 +38,9 @@ pub(crate) struct Owed {
 
 const OPEN: u8 = 0;
 const RUNS: u8 = 1;
+const DISARMS: u8 = 2;
 /// Disarmed or run: its scope finds nothing to do.
-const SETTLED: u8 = 2;
+const SETTLED: u8 = 3;
 
 /// So long at most one that waits for a newer one keeps its thread, on which that may want to run.
 const STEP: Duration = Duration::from_millis(50);
@@ -152,7 +153,10 @@ impl Durable {
     /// stays on record and with its scope, which runs it when it is left.
     pub fn run_now(&self) -> Result<bool, DurableError> {
         let ran = self.owed.run(Turn::Early)?;
-        self.owed.forget();
+        // Not where somebody else runs it, and may fail.
+        if self.owed.standing.load(Ordering::SeqCst) == SETTLED {
+            self.owed.forget();
+        }
         Ok(ran)
     }
 
@@ -181,37 +185,48 @@ impl Owed {
     }
 
     fn disarm(&self) -> bool {
-        if self.own().is_err() || !self.claim(SETTLED) {
+        if self.own().is_err() || !self.claim(DISARMS) {
             return false;
         }
         let disarmed = self.owner.run.journal.disarm(self.registered);
         if matches!(disarmed, Ok(Disarm::TooLate(State::Failed))) {
-            // It has failed, and its scope may try it again.
-            self.standing.store(OPEN, Ordering::Release);
+            // Its scope may try it again.
+            self.stand(OPEN);
+            self.note(|unpaid, record, of| unpaid.stuck(record, of));
             return false;
         }
         self.forget();
-        match disarmed {
-            Ok(Disarm::TooLate(_)) => return false,
-            Ok(_) => {}
-            Err(ref error) => {
-                epilogue_scope::report::failed_to(&format!("the disarm of {}", self.what), error);
-                if self.is_on_record() {
-                    // And will not run here.
-                    self.note(|unpaid, record, of| unpaid.stuck(record, of));
-                    return false;
-                }
-                // Disarmed for all but a power cut.
-            }
+        if let Err(error) = &disarmed {
+            epilogue_scope::report::failed_to(&format!("the disarm of {}", self.what), error);
         }
-        self.unnote();
+        self.settle();
         // Not on this thread, which only wanted to disarm.
         self.owner.unpaid.retry_elsewhere(self.id());
-        disarmed.is_ok()
+        matches!(disarmed, Ok(Disarm::Disarmed | Disarm::Already))
     }
 
+    /// Nothing is to be done about it here any more. It counts as long as it is on record all the same: kept for
+    /// an operator or in the hands of one, or the disarm was refused.
+    fn settle(&self) {
+        self.stand(SETTLED);
+        self.owner.unpaid.unhold(self.id());
+        self.note_settled();
+    }
+
+    fn note_settled(&self) {
+        if self.is_on_record() {
+            self.note(|unpaid, record, of| unpaid.stuck(record, of));
+        } else if self.noted.load(Ordering::SeqCst) {
+            self.owner.unpaid.done(self.id());
+        }
+    }
+
+    /// Whether it is owed, as far as that can be told: then nothing runs over it.
     fn is_on_record(&self) -> bool {
-        self.owner.run.journal.state_of(self.registered).is_ok_and(State::is_open)
+        match self.owner.run.journal.state_of(self.registered) {
+            Ok(state) => state.is_open(),
+            Err(error) => !matches!(error, JournalError::NoSuchRecord { .. }),
+        }
     }
 
     fn forget(&self) {
@@ -254,9 +269,9 @@ impl Owed {
     /// Its turn has come. From now on it counts, for whoever is older.
     pub(crate) fn waits(&self) {
         self.note(|unpaid, record, of| unpaid.waits(record, of));
-        // Disarmed at this moment, by somebody who did not see that it counts.
-        if self.standing.load(Ordering::Acquire) == SETTLED {
-            self.unnote();
+        // Settled before, or at this moment by somebody who did not see that it counts.
+        if self.standing.load(Ordering::SeqCst) == SETTLED {
+            self.note_settled();
         }
     }
 
@@ -276,7 +291,7 @@ impl Owed {
                 Outcome::HeldBack(newer) if turn == Turn::Left => newer,
                 outcome => return Ok(outcome),
             };
-            self.note(|unpaid, record, of| unpaid.stuck(record, of));
+            self.note(|unpaid, record, of| unpaid.held_back(record, of, newer.standing));
             if self.hold(newer) {
                 return Ok(Outcome::HeldBack(newer));
             }
@@ -304,23 +319,21 @@ impl Owed {
     }
 
     fn attempt(&self, turn: Turn) -> Result<Outcome, DurableError> {
-        if self.own().is_err() || !self.is_open() {
+        if self.own().is_err() {
             return Ok(Outcome::Ran(false));
         }
         if turn == Turn::Left {
+            // Also where somebody else has it at this moment.
             self.waits();
+        }
+        if !self.is_open() {
+            return Ok(Outcome::Ran(false));
         }
         if let Some(newer) = self.above(turn) {
             return Ok(Outcome::HeldBack(newer));
         }
-        if !self.claim(RUNS) {
-            // Meanwhile disarmed, or run by somebody else.
-            if self.standing.load(Ordering::Acquire) == SETTLED {
-                self.unnote();
-            }
-            return Ok(Outcome::Ran(false));
-        }
-        self.run_claimed().map(Outcome::Ran)
+        // Or it was disarmed meanwhile, or is run by somebody else.
+        if self.claim(RUNS) { self.run_claimed().map(Outcome::Ran) } else { Ok(Outcome::Ran(false)) }
     }
 
     fn run_claimed(&self) -> Result<bool, DurableError> {
@@ -330,44 +343,34 @@ impl Owed {
             Ok(ran) => Ok(ran.is_some()),
             Err(error) => Err(error.into()),
         };
-        match &ran {
-            Err(_) => {
-                // Still owed, by its scope as by the journal.
-                self.standing.store(OPEN, Ordering::Release);
-                self.note(|unpaid, record, of| unpaid.stuck(record, of));
-            }
-            Ok(false) if self.is_on_record() => {
-                // Kept for an operator, or in the hands of one: it is not done, and nothing to be done here.
-                self.standing.store(SETTLED, Ordering::Release);
-                self.note(|unpaid, record, of| unpaid.stuck(record, of));
-            }
-            Ok(_) => {
-                self.standing.store(SETTLED, Ordering::Release);
-                self.unnote();
-                self.owner.unpaid.retry_held(self.id());
-            }
+        if ran.is_err() {
+            // Still owed, by its scope as by the journal.
+            self.stand(OPEN);
+            self.note(|unpaid, record, of| unpaid.stuck(record, of));
+        } else {
+            self.settle();
+            self.owner.unpaid.retry_held(self.id());
         }
         ran
     }
 
     fn is_open(&self) -> bool {
-        self.standing.load(Ordering::Acquire) == OPEN
+        self.standing.load(Ordering::SeqCst) == OPEN
     }
 
     /// Takes it, to run it or to disarm it: one alone does.
     fn claim(&self, standing: u8) -> bool {
-        self.standing.compare_exchange(OPEN, standing, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.standing.compare_exchange(OPEN, standing, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    fn stand(&self, standing: u8) {
+        self.standing.store(standing, Ordering::SeqCst);
     }
 
     fn note(&self, note: impl FnOnce(&Unpaid, Registered, &Of)) {
-        self.noted.store(true, Ordering::Release);
+        // Whoever settles it either sees this, or is seen by who has noted it.
+        self.noted.store(true, Ordering::SeqCst);
         note(&self.owner.unpaid, self.registered, &self.of);
-    }
-
-    fn unnote(&self) {
-        if self.noted.load(Ordering::Acquire) {
-            self.owner.unpaid.done(self.id());
-        }
     }
 
     /// What holds it back.

@@ -182,7 +182,8 @@ async fn outcome(owed: &Arc<Owed>, patience: Duration) -> Result<Outcome, Durabl
             Ok(Ok(None)) => {}
             Ok(Ok(Some(outcome))) => return turn.over(Ok(outcome)),
             Ok(Err(error)) => return turn.over(Err(error)),
-            // The runtime is going away: it may still be run when something else is done.
+            // The runtime is going away, and takes nothing any more.
+            Err(error) if error.is_cancelled() => return turn.over(owed.run_or_hold(Turn::Left)),
             Err(error) => {
                 return Err(DurableError::Failed { what: owed.what().to_owned(), why: error.to_string() });
             }

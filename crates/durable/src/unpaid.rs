@@ -90,7 +90,8 @@ enum Phase {
     /// Its turn has come.
     Waits,
     Runs,
-    Stuck,
+    /// It was not done when its turn came, because of something that stands so.
+    Held(Standing),
 }
 
 impl Unpaid {
@@ -115,7 +116,12 @@ impl Unpaid {
 
     /// It was not done, and will not be soon: who waits for it need wait no longer.
     pub(crate) fn stuck(&self, record: Registered, of: &Of) {
-        self.set(record, of, Phase::Stuck);
+        self.held_back(record, of, Standing::Stuck);
+    }
+
+    /// It waits for something that stands so, and so does whoever waits for it.
+    pub(crate) fn held_back(&self, record: Registered, of: &Of, by: Standing) {
+        self.set(record, of, Phase::Held(by));
         self.changed.notify_all();
     }
 
@@ -200,25 +206,15 @@ impl Unpaid {
     }
 
     fn blocks(&self, entry: &Suspect, scope: u64, turn: Turn, queued: &[u64]) -> Option<Newer> {
-        let standing = self.standing(entry, queued);
+        let phase = self.lock().get(&entry.id).map_or(Phase::Registered, |known| known.phase);
+        let standing = standing(phase, entry, queued);
         let blocks = match turn {
-            Turn::Early => !entry.state.is_untouched(),
+            Turn::Early => !entry.state.is_untouched() || matches!(phase, Phase::Runs | Phase::Held(_)),
             // What lives in a task whose end comes later in the order of its scope, in the hands of somebody
             // outside: its turn has not come. Behind the program's own scope nothing comes.
             Turn::Left => scope == WHOLE_RUN || standing != Standing::Lives,
         };
         blocks.then_some(Newer { id: entry.id, standing })
-    }
-
-    fn standing(&self, entry: &Suspect, queued: &[u64]) -> Standing {
-        let phase = self.lock().get(&entry.id).map_or(Phase::Registered, |known| known.phase);
-        match (phase, entry.state) {
-            (_, State::Failed | State::Parked) | (Phase::Stuck, _) => Standing::Stuck,
-            (Phase::Waits | Phase::Runs, _) => Standing::Soon,
-            (Phase::Registered, state) if !state.is_untouched() => Standing::Soon,
-            (Phase::Registered, _) if queued.contains(&entry.scope) => Standing::Soon,
-            (Phase::Registered, _) => Standing::Lives,
-        }
     }
 
     fn set(&self, record: Registered, of: &Of, phase: Phase) {
@@ -234,6 +230,17 @@ impl Unpaid {
     }
 }
 
+fn standing(phase: Phase, entry: &Suspect, queued: &[u64]) -> Standing {
+    match (phase, entry.state) {
+        (_, State::Failed | State::Parked) => Standing::Stuck,
+        (Phase::Held(by), _) => by,
+        (Phase::Waits | Phase::Runs, _) => Standing::Soon,
+        (Phase::Registered, state) if !state.is_untouched() => Standing::Soon,
+        (Phase::Registered, _) if queued.contains(&entry.scope) => Standing::Soon,
+        (Phase::Registered, _) => Standing::Lives,
+    }
+}
+
 /// What was held back, and is tried again when something is done.
 impl Unpaid {
     pub(crate) fn hold(&self, owed: Arc<Owed>, by: u64) {
@@ -242,6 +249,9 @@ impl Unpaid {
 
     /// It is not any more. Returns whether it was: nobody else has taken it to try it.
     pub(crate) fn unhold(&self, id: u64) -> bool {
+        if self.held_count.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
         self.change_held(|held| {
             let before = held.len();
             held.retain(|held| held.owed.id() != id);
@@ -269,7 +279,7 @@ impl Unpaid {
     }
 
     fn held_by(&self, done: u64) -> Vec<Arc<Owed>> {
-        if self.held_count.load(Ordering::Acquire) == 0 {
+        if self.held_count.load(Ordering::SeqCst) == 0 {
             return Vec::new();
         }
         let its = |held: &mut Held| held.by == done || held.by == ANYTHING;
@@ -279,7 +289,7 @@ impl Unpaid {
     fn change_held<T>(&self, change: impl FnOnce(&mut Vec<Held>) -> T) -> T {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut held);
-        self.held_count.store(held.len(), Ordering::Release);
+        self.held_count.store(held.len(), Ordering::SeqCst);
         changed
     }
 }

@@ -234,6 +234,15 @@ fn parked(dir: &Path) {
         let _tree = tree_in(s, dir, "parked-2");
         s.durable(gives_up()).expect("registered").run_now().expect_err("it gives up");
     }));
+    // Asked for twice while the scope is on its way to it.
+    small_runtime().block_on(async_scope(async |s| {
+        let _tree = tree_in(s, dir, "parked-3");
+        let mount = s.durable(gives_up()).expect("registered");
+        s.defer(async move |_| {
+            mount.run_now().expect_err("it gives up");
+            assert!(!mount.run_now().expect("kept for an operator"));
+        });
+    }));
 }
 
 /// Without a runtime, what an async scope owes runs where it is polled.
@@ -250,7 +259,7 @@ fn by_hand(dir: &Path) {
     });
 }
 
-/// A runtime goes away when the turn of what a task of it owes has come: that is not done, and holds back the
+/// A runtime goes away when the turn of what a task of it owes has come: that runs, and fails, and holds back the
 /// tree whose turn is next, on the lane.
 fn cancelled(dir: &Path) {
     let runtime = Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
@@ -490,6 +499,7 @@ fn lives_on(dir: &Path) -> ExitCode {
         let mut kept = None;
         let code = runtime.block_on(epilogue_process::run(async |app: &App| {
             drop(tree_in(app, &its, &name));
+            drop(tree_in(app, &its, &format!("{name}-too")));
             kept = Some(guard(Unmount::of(&its))?);
             Ok(())
         }));

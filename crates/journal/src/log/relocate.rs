@@ -32,7 +32,9 @@ impl<M: Medium> Log<M> {
             }
             let scan = self.scan_place(place, segment)?;
             let open: Vec<&Entry> = scan.open().collect();
-            let slots = |entry: &&Entry| slot::slots_for(entry.body.len());
+            let amendment =
+                |entry: &Entry| entry.amendment.as_ref().map_or(0, |body| slot::slots_for(body.len()));
+            let slots = |entry: &&Entry| slot::slots_for(entry.body.len()) + amendment(entry);
             // By the room they take: of long records a few fill a segment, and moving them would gain nothing.
             let few = open.iter().map(slots).sum::<u64>() <= self.geometry.slots() / 16;
             if open.is_empty() || !few || !open.iter().all(|entry| entry.state.is_untouched()) {
