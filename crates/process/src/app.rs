@@ -96,7 +96,7 @@ impl App {
                 return Err(Error::stopping());
             }
             let name = part.name();
-            let Started { handle, stop } = part.start().await?;
+            let Started { handle, stop } = ready::as_start(part.start()).await?;
             self.push(name, StepKind::Part, place, stop);
             Ok(handle)
         }
@@ -194,8 +194,8 @@ impl App {
         let inner = Arc::downgrade(&self.inner);
         async move {
             // A body that waits for the stop has started all it will.
-            if ready::in_body()
-                && let Some(inner) = inner.upgrade()
+            if let Some(inner) = inner.upgrade()
+                && ready::in_body(&inner)
             {
                 ready::begin(&inner);
             }

@@ -19,38 +19,43 @@ pub(crate) fn list_scopes() {
 
 static LISTED: AtomicBool = AtomicBool::new(false);
 
-/// Tells it on stderr. On a thread of its own: whoever reads stderr may be slow, and the next signal must not
-/// wait for that.
+/// Tells it on stderr. On a thread of its own: a part may not come to telling what it is busy with, whoever
+/// reads stderr may be slow, and the next signal must not wait for either. While one is being told, no other
+/// is.
 pub(crate) fn begin(inner: &Arc<Inner>, asked_by: &str) {
-    let text = text(inner, asked_by);
-    count(|writing| writing + 1);
-    let write = move || {
-        os::say(&text);
-        count(|writing| writing - 1);
+    if set_telling(true) {
+        return;
+    }
+    let head = format!("epilogue: pid {}, asked by {asked_by}: {}", std::process::id(), doing(inner));
+    let theirs = Arc::clone(inner);
+    let tell = move || {
+        os::say(&text(&theirs, head));
+        set_telling(false);
     };
-    if let Err(error) = std::thread::Builder::new().name("epilogue-dump".into()).spawn(write) {
-        count(|writing| writing - 1);
+    if let Err(error) = std::thread::Builder::new().name("epilogue-dump".into()).spawn(tell) {
+        set_telling(false);
         os::say_now(&format!("epilogue: no dump: {error}\n"));
     }
 }
 
-/// Returns when what was asked for is written, or after so long.
-pub(crate) fn written(limit: Duration) {
-    let writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(WRITTEN.wait_timeout_while(writing, limit, |writing| *writing > 0));
+/// Returns when what was asked for is told, or after so long.
+pub(crate) fn told(limit: Duration) {
+    let telling = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(TOLD.wait_timeout_while(telling, limit, |telling| *telling));
 }
 
-static WRITING: Mutex<u32> = Mutex::new(0);
-static WRITTEN: Condvar = Condvar::new();
+static TELLING: Mutex<bool> = Mutex::new(false);
+static TOLD: Condvar = Condvar::new();
 
-fn count(change: impl FnOnce(u32) -> u32) {
-    let mut writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    *writing = change(*writing);
-    WRITTEN.notify_all();
+/// Returns whether one was being told before.
+fn set_telling(now: bool) -> bool {
+    let mut telling = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = std::mem::replace(&mut *telling, now);
+    TOLD.notify_all();
+    before
 }
 
-fn text(inner: &Inner, asked_by: &str) -> String {
-    let mut text = format!("epilogue: pid {}, asked by {asked_by}: {}", std::process::id(), doing(inner));
+fn text(inner: &Inner, mut text: String) -> String {
     if inner.control.now().stopping() {
         section(&mut text, "what that is busy with", inner.current_status());
     }

@@ -1,11 +1,18 @@
 //! `main`: a whole program, with the runtime and the signals in our hands from its first line.
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use epilogue_task::lane;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::options::Options;
+use crate::options::{ExitStyle, Options};
 use crate::{os, run};
+
+/// As long as a process that exits waits for what dropped futures owe.
+const LANE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a program's `main` returns: hears signals, makes a multi-threaded tokio runtime, and does what
 /// [`run`](crate::run) does.
@@ -49,11 +56,21 @@ where
 {
     let app = run::new_app(options);
     let signals = app.inner.options.owns_process.then(|| run::listen(&app.inner)).flatten();
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run::run_listening(app, signals, body)).0,
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
         Err(error) => {
+            app.inner.over.store(true, Ordering::Release);
             os::say(&format!("epilogue: error: no runtime can be made: {error}; nothing was started"));
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    let report = runtime.block_on(run::run_listening(&app, signals, body));
+    // What is dropped with it comes to the lane, and is waited for before the process dies of a signal; an exit
+    // waits by itself.
+    drop(runtime);
+    if app.inner.options.exit_style == ExitStyle::Tool {
+        lane::wait(LANE_LIMIT);
     }
+    run::die_if_told(&app.inner.options, &report);
+    ExitCode::from(report.code)
 }

@@ -41,6 +41,9 @@ pub enum ExitStyle {
     Service,
     /// By the signal itself, once everything has run. A shell stops a loop only when its command has *died* of
     /// SIGINT, and not when that exits with 130. As PID 1: 128 + its number.
+    ///
+    /// The process does not exit then: handlers of `atexit` do not run, and with [`run`](crate::run) nor does
+    /// what detached tasks of its runtime owe. [`main`](crate::main) waits for the latter.
     Tool,
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::app::{App, Inner};
@@ -14,6 +15,7 @@ use crate::state::Trigger;
 impl App {
     /// Says that everything has started. Nobody has to: it is so as soon as the body awaits
     /// [`stopping`](App::stopping), or returns while something serves. For a body that goes on with other work.
+    /// (A body that already waits for the stop while it starts, in a `select!`, counts as ready from the first.)
     pub fn ready(&self) {
         begin(&self.inner);
     }
@@ -46,24 +48,34 @@ fn tell_plan(inner: &Inner) {
     inner.control.begin(Trigger::Planned);
 }
 
-thread_local!(static IN_BODY: Cell<bool> = const { Cell::new(false) });
+thread_local!(static IN_BODY: Cell<usize> = const { Cell::new(0) });
 
-/// Whether the code that is running is the body of a run, not one of its tasks.
-pub(crate) fn in_body() -> bool {
-    IN_BODY.get()
+/// Whether the code that is running is the body of this run: not one of its tasks, nor the start of a part, nor
+/// the body of a run within it.
+pub(crate) fn in_body(inner: &Arc<Inner>) -> bool {
+    IN_BODY.get() == Arc::as_ptr(inner).addr()
 }
 
 /// Polls a body as what it is.
-pub(crate) async fn as_body<T>(body: impl Future<Output = T>) -> T {
-    let mut body = pin!(body);
+pub(crate) async fn as_body<T>(inner: &Arc<Inner>, body: impl Future<Output = T>) -> T {
+    marked(Arc::as_ptr(inner).addr(), body).await
+}
+
+/// Polls the start of a part as what it is.
+pub(crate) async fn as_start<T>(start: impl Future<Output = T>) -> T {
+    marked(0, start).await
+}
+
+async fn marked<T>(mark: usize, part: impl Future<Output = T>) -> T {
+    let mut part = pin!(part);
     poll_fn(|cx| {
-        let _back = Back(IN_BODY.replace(true));
-        body.as_mut().poll(cx)
+        let _back = Back(IN_BODY.replace(mark));
+        part.as_mut().poll(cx)
     })
     .await
 }
 
-struct Back(bool);
+struct Back(usize);
 
 impl Drop for Back {
     fn drop(&mut self) {

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use epilogue_scope::record::Context;
 use epilogue_task::isolated;
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use crate::app::{App, Inner};
 use crate::error::Error;
@@ -24,6 +24,8 @@ pub(crate) struct Reload {
     /// One waits for its turn, and will read what is there then: a further one would tell nothing new.
     queued: AtomicBool,
     runtime: OnceLock<Handle>,
+    /// The latest that SIGHUP has begun.
+    task: Mutex<Option<AbortHandle>>,
 }
 
 #[derive(Clone)]
@@ -39,7 +41,8 @@ impl App {
     ///
     /// The hooks run one after the other, in the order in which they were registered, each isolated: one that
     /// fails or panics is reported, and the program goes on as it was. While they run a further SIGHUP makes
-    /// them run once more. The stop waits for a reload that is under way, as long as it waits for the body.
+    /// them run once more. The stop waits for a reload that is under way as long as for the body; then it is cut.
+    /// A hook must not await [`reload`](App::reload): it would wait for itself.
     ///
     /// # Examples
     ///
@@ -101,12 +104,29 @@ impl Reload {
         !self.lock().is_empty()
     }
 
-    /// Returns when no reload is under way, or after so long.
-    pub(crate) async fn settled(&self, limit: Duration) {
-        let _ = tokio::time::timeout(limit, self.turn.lock()).await;
+    /// Returns when no reload is under way.
+    pub(crate) async fn settled(&self) {
+        drop(self.turn.lock().await);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Hook>> {
+    /// Cuts the one that SIGHUP has begun.
+    pub(crate) fn abort(&self) {
+        if let Some(task) = self.task().take() {
+            task.abort();
+        }
+    }
+
+    /// The program is over: nothing keeps what the hooks hold.
+    pub(crate) fn forget(&self) {
+        let hooks = std::mem::take(&mut *self.lock());
+        drop(hooks);
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Hook>> {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,13 +138,14 @@ pub(crate) fn begin(inner: &Arc<Inner>) {
         return;
     }
     let theirs = Arc::clone(inner);
-    runtime.spawn(async move {
+    let task = runtime.spawn(async move {
         match run(&theirs).await {
             Ok(()) => os::say("epilogue: reloaded"),
             Err(error) if error.is_stopping() => {}
             Err(error) => os::say(&format!("epilogue: {error}; the program goes on as it was")),
         }
     });
+    *inner.reload.task() = Some(task.abort_handle());
 }
 
 async fn run(inner: &Arc<Inner>) -> Result<(), Error> {

@@ -111,7 +111,9 @@ where
 {
     let app = new_app(options);
     let signals = app.inner.options.owns_process.then(|| listen(&app.inner));
-    run_listening(app, signals.flatten(), body).await
+    let report = run_listening(&app, signals.flatten(), body).await;
+    die_if_told(&app.inner.options, &report);
+    (ExitCode::from(report.code), report)
 }
 
 pub(crate) fn new_app(options: Options) -> App {
@@ -128,11 +130,7 @@ pub(crate) fn listen(inner: &Arc<Inner>) -> Option<os::Signals> {
 }
 
 /// The run itself, of a program that hears its signals already.
-pub(crate) async fn run_listening<F>(
-    app: App,
-    signals: Option<os::Signals>,
-    body: F,
-) -> (ExitCode, ExitReport)
+pub(crate) async fn run_listening<F>(app: &App, signals: Option<os::Signals>, body: F) -> ExitReport
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
@@ -140,7 +138,7 @@ where
     app.inner.reload.attach(Handle::current());
 
     let debts = Debts::new();
-    let end = drive_body(&app, debts.clone(), body).await;
+    let end = drive_body(app, debts.clone(), body).await;
     let (trigger, body_dropped) = settle_trigger(&app.inner, end).await;
     if !stop::claim(&app.inner) {
         // The exit hook drives the stop, and the process ends when it is done.
@@ -151,7 +149,7 @@ where
         app.inner.run_thread.store(ThreadMark::here().word(), Ordering::Release);
     }
     stop::announce(&app.inner);
-    app.inner.reload.settled(body_time(&app.inner)).await;
+    settle_reload(&app.inner).await;
     // What futures of the body owed when they were dropped may need what the body has started.
     stop::settle_debts(&app.inner, &debts).await;
     let steps = stop::pay(&app.inner).await;
@@ -159,7 +157,20 @@ where
     if let Some(process) = process {
         process.leave(&report).await;
     }
-    (ExitCode::from(report.code), report)
+    report
+}
+
+/// Ends a tool that a signal has stopped, once it has stopped completely.
+pub(crate) fn die_if_told(options: &Options, report: &ExitReport) {
+    if let Some(signal) = dies_of(options, report) {
+        // What a plain exit would have written. Somebody may hold the lock for ever.
+        let flush = std::thread::spawn(|| std::io::stdout().flush());
+        let until = std::time::Instant::now() + Duration::from_millis(250);
+        while !flush.is_finished() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        os::die_of(signal);
+    }
 }
 
 /// Puts the report together and tells it.
@@ -184,6 +195,9 @@ pub(crate) fn conclude(
         signals: inner.control.signals_seen(),
     };
     report.code = exit_code(&report);
+    inner.reload.forget();
+    // Whoever asked what the program is at gets the answer before the end.
+    dump::told(Duration::from_secs(1));
     inner.over.store(true, Ordering::Release);
     tell(&inner.options, &report);
     report
@@ -209,11 +223,11 @@ async fn drive_body<F>(app: &App, debts: Debts, body: F) -> BodyEnd
 where
     F: AsyncFnOnce(&App) -> Result<(), Error>,
 {
-    let mut body = Box::pin(isolated_with(Context::default(), debts, ready::as_body(body(app))));
+    let mut body = Box::pin(isolated_with(Context::default(), debts, ready::as_body(&app.inner, body(app))));
     tokio::select! {
         biased;
         end = &mut body => return BodyEnd::Ended(end),
-        () = app.stopping() => {}
+        () = app.inner.control.stopping() => {}
     }
     // Everyone is told at once, also while the body is still starting something.
     stop::announce(&app.inner);
@@ -226,6 +240,17 @@ where
         Ok(()) => BodyEnd::Dropped,
         Err(caught) => BodyEnd::Ended(Err(caught)),
     }
+}
+
+/// A reload that is under way may end, as the body may, and in the same time.
+async fn settle_reload(inner: &Inner) {
+    let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
+    inner.set_current("a reload", None);
+    tokio::select! {
+        () = inner.reload.settled() => {}
+        () = stop::cut(inner, began, body_time(inner), Duration::from_secs(1)) => inner.reload.abort(),
+    }
+    inner.set_current("", None);
 }
 
 /// The body may go on for its own limit, or for what the steps leave of the budget; in a hurry for
@@ -295,8 +320,6 @@ fn exit_code(report: &ExitReport) -> u8 {
 
 fn tell(options: &Options, report: &ExitReport) {
     let bad = report.failed() || !report.abandoned().is_empty();
-    // Whoever asked what the program was at gets the answer before the end.
-    dump::written(Duration::from_secs(1));
     if options.owns_process && (bad || !options.quiet) {
         // A closed stderr leaves nobody to tell.
         let _ = std::io::stderr().write_all(report.to_string().as_bytes());
@@ -373,11 +396,6 @@ impl OwnedProcess {
         if !report.abandoned().is_empty() {
             os::exit_now(report.code);
         }
-        if let Some(signal) = dies_of(&self.inner.options, report) {
-            // A plain `exit` would have done so. What cleanups have printed is theirs to flush.
-            let _ = std::io::stdout().flush();
-            os::die_of(signal);
-        }
         self.signals = None;
     }
 }
@@ -385,7 +403,7 @@ impl OwnedProcess {
 /// The signal that a tool dies of once it has stopped completely.
 fn dies_of(options: &Options, report: &ExitReport) -> Option<StopSignal> {
     let Trigger::Signal { name, .. } = &report.trigger else { return None };
-    let tool = options.exit_style == ExitStyle::Tool && report.code == 0;
+    let tool = options.owns_process && options.exit_style == ExitStyle::Tool && report.code == 0;
     StopSignal::ALL.into_iter().find(|signal| tool && signal.to_string() == *name)
 }
 

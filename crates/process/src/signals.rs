@@ -36,6 +36,7 @@ fn reloads(inner: &Inner) -> bool {
 
 fn stop(inner: &Arc<Inner>, signal: StopSignal, from_pid: i32) {
     if signal == StopSignal::Quit && !inner.control.now().stopping() {
+        // What it is at is taken down here and now; the rest is told beside the stop.
         dump::begin(inner, "SIGQUIT");
     }
     let action = inner.control.signal(signal, from_pid);

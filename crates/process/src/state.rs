@@ -1,5 +1,6 @@
 //! What everybody knows about the stop: whether it began, why, and how urgent it is.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -212,7 +213,7 @@ pub(crate) struct StopControl {
     sender: watch::Sender<StopState>,
     escalation: Mutex<crate::escalation::Escalation>,
     born: Instant,
-    seen: Mutex<Vec<String>>,
+    seen: Mutex<VecDeque<String>>,
 }
 
 impl StopControl {
@@ -227,6 +228,12 @@ impl StopControl {
 
     pub(crate) fn watch(&self) -> watch::Receiver<StopState> {
         self.sender.subscribe()
+    }
+
+    /// Returns when the stop begins.
+    pub(crate) async fn stopping(&self) {
+        // The sender is `self`: it cannot be gone.
+        let _ = self.watch().wait_for(|state| state.stopping()).await;
     }
 
     pub(crate) fn now(&self) -> StopState {
@@ -300,13 +307,14 @@ impl StopControl {
 
     /// Signals seen since the program started, newest last; at most 32 are kept.
     pub(crate) fn signals_seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn see(&self, line: String) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() < 32 {
-            seen.push(line);
+        if seen.len() == 32 {
+            seen.pop_front();
         }
+        seen.push_back(line);
     }
 }

@@ -208,7 +208,7 @@ fn text(error: &Error) -> String {
 }
 
 /// Returns when the step's time is over; a hurry shortens it from the moment it sets in.
-async fn cut(inner: &Inner, begun: Instant, limit: Duration, hurry_cap: Duration) {
+pub(crate) async fn cut(inner: &Inner, begun: Instant, limit: Duration, hurry_cap: Duration) {
     let mut state = inner.control.watch();
     tokio::select! {
         () = tokio::time::sleep_until(begun + limit) => return,

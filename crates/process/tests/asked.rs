@@ -41,6 +41,20 @@ async fn body(app: &App, name: &str) -> Result<(), Error> {
             })
             .await;
         }),
+        "reload-hangs" => app.on_reload("for ever", || {
+            println!("reloads");
+            std::future::pending()
+        }),
+        "status-hangs" => {
+            app.start(part("stuck", async || {
+                Ok(Started::new((), async |_| Ok(())).status(|| {
+                    loop {
+                        std::thread::park();
+                    }
+                }))
+            }))
+            .await?;
+        }
         "hangs" => {
             app.start(part("never ends", async || {
                 let started = Started::new((), async |_| std::future::pending().await);
@@ -142,6 +156,27 @@ fn hup_reloads_where_there_is_something_to_reload_and_what_fails_stops_nothing()
     program.signal(libc::SIGTERM);
     let (status, _, said) = program.end();
     assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn a_reload_that_hangs_is_cut_and_everything_is_stopped_in_time() {
+    let mut program = start_as("reload-hangs", &[], &[("EPILOGUE_GRACE", "2s")]);
+    program.signal(libc::SIGHUP);
+    program.wait_for("reloads");
+    program.signal(libc::SIGTERM);
+    let (status, _, said) = program.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("queue") && said.contains("ok"), "{said}");
+}
+
+#[test]
+fn a_part_that_cannot_tell_what_it_is_busy_with_keeps_no_signal_waiting() {
+    let program = start("status-hangs");
+    program.signal(libc::SIGUSR1);
+    program.signal(libc::SIGQUIT);
+    let (status, _, said) = program.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("because SIGQUIT"), "{said}");
 }
 
 #[test]

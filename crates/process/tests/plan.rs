@@ -82,6 +82,39 @@ async fn floors_beyond_the_budget_are_an_error() {
     assert!(error.ends_with("cache, http, pool, lock file"), "{error}");
 }
 
+#[tokio::test]
+async fn neither_a_starting_part_nor_a_run_within_makes_a_body_ready() {
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        let watches = app.clone();
+        let started = part("watches", async || {
+            tokio::select! {
+                () = watches.stopping() => unreachable!("nobody has asked"),
+                () = tokio::task::yield_now() => {}
+            }
+            Ok(Started::new((), async |_| Ok(())))
+        });
+        app.start(started).await?;
+        assert!(!app.is_ready());
+        run_with(Options::embedded(), async |inner: &App| {
+            tokio::task::yield_now().await;
+            assert!(!inner.is_ready());
+            inner.stop();
+            Ok(())
+        })
+        .await;
+        assert!(!app.is_ready());
+        let stopping = std::pin::pin!(app.stopping());
+        tokio::select! {
+            () = stopping => unreachable!("nobody has asked"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(app.is_ready());
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.code, 0, "{report}");
+}
+
 fn ask(name: &str, how: &str) -> Output {
     rig::command(name, &[]).0.env("EPILOGUE_PLAN", how).output().unwrap()
 }
