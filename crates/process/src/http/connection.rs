@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Phase;
-use super::connections::{Admitted, Connection, Shared};
+use super::connections::{Admitted, Connection, Kind, Shared};
+use super::io::Socket;
 use super::service::Handler;
 
 /// How long what the client still sends is read and dropped after the last response. Closing with
@@ -21,58 +22,74 @@ const LINGER: Duration = Duration::from_millis(200);
 const HEAD_LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) fn spawn(shared: &Arc<Shared>, router: &Router, stream: TcpStream, peer: SocketAddr) {
-    let admitted = shared.admit(peer);
+    let admitted = Arc::new(shared.admit(peer));
     tokio::spawn(drive(admitted, router.clone(), stream));
 }
 
-async fn drive(admitted: Admitted, router: Router, mut stream: TcpStream) {
+async fn drive(admitted: Arc<Admitted>, router: Router, stream: TcpStream) {
     // Without it a small last chunk waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    if serve(&admitted, router, &mut stream).await == End::Whole {
+    let (socket, returned) = Socket::new(stream, Arc::clone(&admitted));
+    let end = serve(&admitted, router, socket).await;
+    // At once, but for what has become something else than HTTP: that comes back when it is over.
+    if let (End::Whole, Ok(stream)) = (end, returned.await) {
         close(stream).await;
     }
 }
 
 #[derive(PartialEq, Eq)]
 enum End {
-    /// Everything was sent, and the sending side is closed.
+    /// Everything was sent.
     Whole,
     /// The client is gone, or was cut off.
     Broken,
 }
 
-async fn serve(admitted: &Admitted, router: Router, stream: &mut TcpStream) -> End {
-    let shared = Arc::clone(&admitted.shared);
+async fn serve(admitted: &Arc<Admitted>, router: Router, socket: Socket) -> End {
+    let (shared, its) = (&admitted.shared, &admitted.connection);
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    // hyper's limit would also close idle connections, without a word, after 30 s.
+    server.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    server.http2().timer(TokioTimer::new());
     let handler = Handler::new(admitted, router);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // hyper's limit would also close idle connections, without a word, after 30 s.
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(stream), handler);
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(socket), handler);
     let mut connection = std::pin::pin!(connection);
-    let mut told = false;
+    let (mut leaves, mut finishes) = (false, false);
     loop {
         tokio::select! {
             done = connection.as_mut() => return if done.is_ok() { End::Whole } else { End::Broken },
-            () = shared.reached(Phase::Cut), if told => return End::Broken,
-            () = half_a_head(&admitted.connection), if told => return End::Broken,
-            () = shared.reached(Phase::Finishing), if !told => {
-                told = true;
+            () = shared.reached(Phase::Cut), if finishes => return End::Broken,
+            () = rest_of_the_head(its), if finishes && its.has_half_a_head() => {
+                if its.has_half_a_head() {
+                    return End::Broken;
+                }
                 connection.as_mut().graceful_shutdown();
+            }
+            () = shared.reached(Phase::Leaving), if !leaves => {
+                leaves = true;
+                if its.kind() == Kind::Http2 {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            () = its.goes_away.notified() => connection.as_mut().graceful_shutdown(),
+            () = shared.reached(Phase::Finishing), if !finishes => {
+                finishes = true;
+                // Told now, one whose first request is on its way would be closed before it is whole.
+                if !its.has_half_a_head() {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }
 }
 
-/// Returns if a finishing server has waited long enough for the rest of a first request.
-async fn half_a_head(connection: &Connection) {
-    tokio::time::sleep(HEAD_LIMIT).await;
-    if connection.has_asked() {
-        std::future::pending::<()>().await;
-    }
+/// Returns when the rest of a first request is there, or a finishing server has waited long enough for it.
+async fn rest_of_the_head(connection: &Connection) {
+    let _ = tokio::time::timeout(HEAD_LIMIT, connection.asked.notified()).await;
 }
 
 async fn close(mut stream: TcpStream) {
+    let _ = stream.shutdown().await;
     let drain = async {
         let mut rest = [0; 4096];
         while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Phase, Settings};
@@ -28,17 +29,43 @@ pub(crate) struct Shared {
 /// One open connection.
 pub(crate) struct Connection {
     peer: SocketAddr,
-    request: Mutex<Option<Request>>,
+    kind: AtomicU8,
+    /// Something has arrived on it, ever.
+    heard: AtomicBool,
+    requests: Mutex<Requests>,
+    /// Its client is to be told that it is the last: HTTP/2 has no header for that.
+    pub(crate) goes_away: Notify,
+    /// A first request is whole.
+    pub(crate) asked: Notify,
+}
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Unknown,
+    Http1,
+    Http2,
+    WebSocket,
+    /// Upgraded to something that nobody here knows.
+    Other,
+}
+
+#[derive(Default)]
+struct Requests {
+    /// Begun, and their response is not complete on our side.
+    open: Vec<Arc<Request>>,
+    /// Of a connection that answers one after the other: its last bytes may still be on their way.
+    answered: Option<Arc<Request>>,
+}
+
+/// A request, until its response is complete.
+pub(crate) struct Request {
+    line: String,
+    since: Instant,
     sent: AtomicU64,
     /// The thread that is running its handler at this moment, or 0.
     running_on: AtomicUsize,
-}
-
-struct Request {
-    line: String,
-    since: Instant,
-    /// The response is complete on our side; its last bytes may still be on their way.
-    answered: bool,
 }
 
 impl Shared {
@@ -99,7 +126,7 @@ impl Shared {
 
     fn moment(&self, word: &AtomicU64) -> Option<Instant> {
         let micros = word.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.born + std::time::Duration::from_micros(micros))
+        Some(self.born + Duration::from_micros(micros))
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -114,38 +141,43 @@ impl Shared {
 
     /// Who is in flight: request, peer, age, bytes sent.
     pub(crate) fn in_flight(&self) -> Vec<String> {
-        self.connections().values().filter_map(|connection| connection.busy_with()).collect()
+        self.connections().values().flat_map(|connection| connection.in_flight()).collect()
     }
 
     /// Who is still there when a server has closed what was idle: in flight, or with a response that
     /// was not sent to its end.
     pub(crate) fn unfinished(&self) -> Vec<String> {
+        self.connections().values().flat_map(|connection| connection.unfinished()).collect()
+    }
+
+    /// The connections that have become something else than HTTP.
+    pub(crate) fn upgraded(&self) -> Vec<String> {
         let connections = self.connections();
-        let named = connections.values().map(|connection| {
-            connection.last().unwrap_or_else(|| format!("half a request from {}", connection.peer))
-        });
-        named.collect()
+        let upgraded = connections.values().filter(|connection| connection.kind().is_upgraded());
+        upgraded.flat_map(|connection| connection.unfinished()).collect()
     }
 
     /// Stops counting the connection whose handler this thread was running when it called `exit`:
     /// that handler never returns. Gives its request.
     pub(crate) fn give_up_on(&self, thread: ThreadMark) -> Option<String> {
         let mut connections = self.connections();
-        let running =
-            |connection: &Connection| connection.running_on.load(Ordering::Relaxed) == thread.word();
-        let id = connections.iter().find(|(_, connection)| running(connection)).map(|(id, _)| *id)?;
+        let running = |connection: &Connection| connection.running_on(thread);
+        let found = connections.iter().find_map(|(id, connection)| Some((*id, running(connection)?)));
+        let (id, request) = found?;
         let connection = connections.remove(&id)?;
         self.open.send_modify(|open| *open -= 1);
-        connection.busy_with()
+        Some(request.tell(connection.peer))
     }
 
     pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Admitted {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
             peer,
-            request: Mutex::default(),
-            sent: AtomicU64::new(0),
-            running_on: AtomicUsize::new(0),
+            kind: AtomicU8::new(Kind::Unknown as u8),
+            heard: AtomicBool::new(false),
+            requests: Mutex::default(),
+            goes_away: Notify::new(),
+            asked: Notify::new(),
         });
         self.connections().insert(id, Arc::clone(&connection));
         self.open.send_modify(|open| *open += 1);
@@ -164,6 +196,23 @@ pub(crate) struct Admitted {
     id: u64,
 }
 
+/// Clients that are told to go away come back at once, somewhere else: many are told over so long.
+const SPREAD: Duration = Duration::from_secs(1);
+/// So many at once are no herd.
+const HERD: usize = 50;
+
+impl Admitted {
+    /// Returns when a stream without an end of its own is to be told that the server goes away.
+    pub(crate) async fn its_turn_to_be_told(self: Arc<Self>) {
+        self.shared.reached(Phase::Closing).await;
+        if self.shared.open() > HERD {
+            // Evenly, whatever comes next to each other.
+            let part = self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+            tokio::time::sleep(SPREAD * u32::try_from(part).unwrap_or(0) / 1024).await;
+        }
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         let counted = self.shared.connections().remove(&self.id).is_some();
@@ -173,11 +222,101 @@ impl Drop for Admitted {
     }
 }
 
+impl Kind {
+    pub(crate) fn is_upgraded(self) -> bool {
+        matches!(self, Kind::WebSocket | Kind::Other)
+    }
+}
+
 impl Connection {
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        const ALL: [Kind; 5] = [Kind::Unknown, Kind::Http1, Kind::Http2, Kind::WebSocket, Kind::Other];
+        let word = self.kind.load(Ordering::Acquire);
+        ALL.into_iter().find(|kind| *kind as u8 == word).unwrap_or(Kind::Unknown)
+    }
+
+    pub(crate) fn becomes(&self, kind: Kind) {
+        if self.kind.swap(kind as u8, Ordering::AcqRel) == Kind::Unknown as u8 {
+            self.asked.notify_one();
+        }
+    }
+
+    /// These bytes have arrived.
+    pub(crate) fn read(&self, bytes: &[u8]) {
+        // Relaxed: whoever looks does so again later.
+        if bytes.is_empty() || self.heard.load(Ordering::Relaxed) {
+            return;
+        }
+        self.heard.store(true, Ordering::Relaxed);
+        // How every HTTP/2 connection begins, and no request of HTTP/1.
+        if bytes.starts_with(b"PRI ") {
+            self.becomes(Kind::Http2);
+        }
+    }
+
+    /// Whether the beginning of a first request has arrived on it, and no more.
+    pub(crate) fn has_half_a_head(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) && self.kind() == Kind::Unknown
+    }
+
+    pub(crate) fn begin(&self, line: String) -> Arc<Request> {
+        let request = Arc::new(Request {
+            line,
+            since: Instant::now(),
+            sent: AtomicU64::new(0),
+            running_on: AtomicUsize::new(0),
+        });
+        let mut requests = self.requests();
+        requests.answered = None;
+        requests.open.push(Arc::clone(&request));
+        request
+    }
+
+    /// Its response is complete on our side. One that has turned the connection into something else never is.
+    pub(crate) fn end(&self, request: &Arc<Request>) {
+        let mut requests = self.requests();
+        let Some(at) = requests.open.iter().position(|open| Arc::ptr_eq(open, request)) else { return };
+        let ended = requests.open.swap_remove(at);
+        requests.answered = Some(ended);
+    }
+
+    fn running_on(&self, thread: ThreadMark) -> Option<Arc<Request>> {
+        let running = |request: &&Arc<Request>| request.running_on.load(Ordering::Relaxed) == thread.word();
+        self.requests().open.iter().find(running).cloned()
+    }
+
+    fn in_flight(&self) -> Vec<String> {
+        // What it has become is no request.
+        if self.kind().is_upgraded() {
+            return Vec::new();
+        }
+        self.requests().open.iter().map(|request| request.tell(self.peer)).collect()
+    }
+
+    fn unfinished(&self) -> Vec<String> {
+        let requests = self.requests();
+        // Of HTTP/2 an answered request is over; its connection may be idle.
+        let last =
+            requests.answered.iter().filter(|_| requests.open.is_empty() && self.kind() != Kind::Http2);
+        let all = requests.open.iter().chain(last);
+        let told: Vec<String> = all.map(|request| request.tell(self.peer)).collect();
+        match told.is_empty() {
+            true if self.kind() == Kind::Http2 => vec![format!("an idle connection from {}", self.peer)],
+            true => vec![format!("half a request from {}", self.peer)],
+            false => told,
+        }
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Request {
     /// Polls its handler: marked meanwhile, so that a call of `exit` in it can be told apart.
     pub(crate) fn running<T>(&self, poll: impl FnOnce() -> T) -> T {
         self.running_on.store(ThreadMark::here().word(), Ordering::Relaxed);
@@ -186,39 +325,13 @@ impl Connection {
         polled
     }
 
-    pub(crate) fn begin(&self, line: String) {
-        self.sent.store(0, Ordering::Relaxed);
-        *self.request() = Some(Request { line, since: Instant::now(), answered: false });
-    }
-
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn end(&self) {
-        if let Some(request) = self.request().as_mut() {
-            request.answered = true;
-        }
-    }
-
-    /// Whether a whole request has arrived on it, ever.
-    pub(crate) fn has_asked(&self) -> bool {
-        self.request().is_some()
-    }
-
-    fn busy_with(&self) -> Option<String> {
-        if self.request().as_ref()?.answered { None } else { self.last() }
-    }
-
-    fn last(&self) -> Option<String> {
-        let request = self.request();
-        let Request { line, since, .. } = request.as_ref()?;
-        let age = since.elapsed().as_secs_f64();
+    fn tell(&self, peer: SocketAddr) -> String {
+        let age = self.since.elapsed().as_secs_f64();
         let sent = self.sent.load(Ordering::Relaxed);
-        Some(format!("{line} from {}, {age:.1} s old, {sent} bytes of body handed over", self.peer))
-    }
-
-    fn request(&self) -> MutexGuard<'_, Option<Request>> {
-        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+        format!("{} from {peer}, {age:.1} s old, {sent} bytes of body handed over", self.line)
     }
 }

@@ -1,4 +1,5 @@
-//! An HTTP/1.1 server for axum routers, as a part that stops without losing a request.
+//! A server for axum routers, as a part that stops without losing a request: HTTP/1.1 and HTTP/2 (prior
+//! knowledge), WebSocket, server-sent events, gRPC.
 //!
 //! Servers lose requests when they stop because they close their listener while clients are still
 //! being sent to it. [`serve`] goes through these states instead:
@@ -6,26 +7,37 @@
 //! | state | what it does | left when |
 //! |---|---|---|
 //! | serving | | the stop begins |
-//! | leaving | readiness is 503 and every response says `Connection: close`, at once; the listener stays open | no request came for [`quiet`](Serve::quiet), and the [minimum hold](Serve::hold_min) is over; or the [maximum hold](Serve::hold_max) is |
-//! | closing | the listener's queue is emptied, then the listener closed; late requests on open connections are still answered | [`idle_linger`](Serve::idle_linger) is over, or no connection is left |
-//! | finishing | idle connections are closed; what is in flight goes on | nothing is in flight, or the deadline |
+//! | leaving | readiness is 503 and every client is told that its connection is the last, at once (HTTP/1.1: `Connection: close` on every response; HTTP/2: GOAWAY, on later connections after their first response); the listener stays open | no request came for [`quiet`](Serve::quiet), and the [minimum hold](Serve::hold_min) is over; or the [maximum hold](Serve::hold_max) is |
+//! | closing | the listener's queue is emptied, then the listener closed; late requests on open connections are still answered; streams are told: WebSockets by a close frame with 1001, event streams by their end | [`idle_linger`](Serve::idle_linger) is over, or no connection is left |
+//! | finishing | idle connections are closed; what is in flight goes on; streams that have not ended within their [cap](Serve::stream_cap) are cut | nothing is in flight, or the deadline |
 //! | cut | what is left is named in the report and closed | at once |
 //!
 //! A request that comes during *leaving* is proof that some router does not know yet: that is why
 //! the listener waits for quiet, not for a fixed time. Probes are not requests in this sense.
 //!
-//! An event stream (`text/event-stream`) is ended cleanly when the server is finishing: it has no end
-//! of its own. Half a request head is given two seconds then.
+//! # Streams
 //!
-//! HTTP/2, WebSocket and gRPC are not served yet. A client that sends nothing is never closed while
-//! the server serves: put a router in front that does, or a timeout of your own.
+//! A stream without an end of its own would hold the stop until its deadline. An event stream
+//! (`text/event-stream`) ends cleanly, and its client reconnects. A WebSocket is sent a close frame between two
+//! frames of its own, whatever its handler does; the handler then sees its client close. A gRPC response that
+//! streams has until the cap, then ends with status 14, `UNAVAILABLE`, on which clients try again. What else a
+//! connection was upgraded to has until the cap as well. More than fifty are told over a second, so that they do
+//! not come back as a herd.
+//!
+//! Half a request head is given two seconds when the server is finishing.
+//!
+//! A client that sends nothing is never closed while the server serves: put a router in front that does, or a
+//! timeout of your own.
 
+mod accept;
 mod connection;
 mod connections;
 mod drain;
+mod frames;
+mod io;
 mod service;
+mod stop;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,16 +45,11 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::escalation::Level;
 use crate::part::{Part, Started};
-use crate::state::StopCx;
 
 use connections::Shared;
-use drain::{Leaving, Verdict};
 
 /// Serves `router` on `listener` until the program stops.
 ///
@@ -85,6 +92,7 @@ pub(crate) struct Settings {
     pub(crate) hold_min: Option<Duration>,
     pub(crate) hold_max: Option<Duration>,
     pub(crate) idle_linger: Duration,
+    pub(crate) stream_cap: Duration,
 }
 
 impl Default for Settings {
@@ -97,6 +105,7 @@ impl Default for Settings {
             hold_min: None,
             hold_max: None,
             idle_linger: Duration::from_secs(1),
+            stream_cap: Duration::from_secs(5),
         }
     }
 }
@@ -149,6 +158,13 @@ impl Serve {
         self.settings.idle_linger = linger;
         self
     }
+
+    /// How long streams without an end of their own (WebSocket, what else a connection was upgraded to, a gRPC
+    /// response that streams) have to end once the listener has closed and they were told: 5 s unless set.
+    pub fn stream_cap(mut self, cap: Duration) -> Serve {
+        self.settings.stream_cap = cap;
+        self
+    }
 }
 
 /// What a started server is used by.
@@ -182,6 +198,8 @@ pub(crate) enum Phase {
     Leaving,
     Closing,
     Finishing,
+    /// Streams without an end of their own have had their time.
+    StreamsCut,
     Cut,
 }
 
@@ -197,183 +215,13 @@ impl Part for Serve {
         let address = listener.local_addr()?;
         let phase = watch::Sender::new(Phase::Serving);
         let shared = Arc::new(Shared::new(settings, phase));
-        let accepting = tokio::spawn(accept(listener, router, Arc::clone(&shared)));
+        let accepting = tokio::spawn(accept::accept(listener, router, Arc::clone(&shared)));
         let handle = ServerHandle { shared: Arc::clone(&shared), address };
         let (told, asked) = (Arc::clone(&shared), Arc::clone(&shared));
-        Ok(Started::new(handle, async move |cx| drain(&shared, accepting, cx).await)
+        Ok(Started::new(handle, async move |cx| stop::drain(&shared, accepting, cx).await)
             .on_stopping(move || told.enter(Phase::Leaving))
             .status(move || asked.in_flight())
             .hurry_cap(Duration::from_millis(2_500))
             .serving())
-    }
-}
-
-/// Accepts until the server is closing. Returns how many were still queued then.
-async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>) -> usize {
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connection::spawn(&shared, &router, stream, peer),
-                Err(error) => rest(&error).await,
-            },
-            () = shared.reached(Phase::Closing) => break,
-        }
-    }
-    empty_queue(listener, &router, &shared).unwrap_or_else(|error| {
-        crate::os::say(&format!("epilogue: http: closing the listener: {error}"));
-        0
-    })
-}
-
-/// Accepts what the kernel has queued, then closes: a plain close resets every queued connection.
-fn empty_queue(listener: TcpListener, router: &Router, shared: &Arc<Shared>) -> io::Result<usize> {
-    let listener = listener.into_std()?;
-    let mut queued = 0;
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                stream.set_nonblocking(true)?;
-                connection::spawn(shared, router, tokio::net::TcpStream::from_std(stream)?, peer);
-                queued += 1;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(queued),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// After an error of `accept`: out of descriptors or memory passes when a connection ends, so the
-/// loop waits a little instead of spinning.
-async fn rest(error: &io::Error) {
-    if !is_of_one_connection(error) {
-        crate::os::say(&format!("epilogue: http: accept: {error}; trying again in 100 ms"));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
-}
-
-async fn drain(shared: &Arc<Shared>, accepting: JoinHandle<usize>, mut cx: StopCx) -> Result<(), Error> {
-    give_up_on_exit(shared, &cx);
-    let in_flight = shared.in_flight().len();
-    // Kept back for closing what is cut, and for saying so.
-    let deadline = cx.deadline() - (cx.remaining() / 20).min(Duration::from_millis(200));
-
-    shared.enter(Phase::Leaving);
-    let left_at = cx.began();
-    let leaving = leaving(shared, &cx, left_at);
-    leave(shared, &mut cx, &leaving, deadline).await;
-    let held = Instant::now().saturating_duration_since(left_at);
-
-    shared.enter(Phase::Closing);
-    let queued = accepting.await.unwrap_or_else(|error| {
-        cx.note(format!("the accept loop had ended: {error}"));
-        0
-    });
-    // Idle connections of a server that nobody asked for a while are not worth a second.
-    if queued > 0 || !leaving.nobody_came(shared.last_demand()) {
-        linger(shared, &mut cx, deadline).await;
-    }
-
-    shared.enter(Phase::Finishing);
-    let finish_by = if cx.level() >= Level::Hurry {
-        deadline.min(Instant::now() + Duration::from_secs(2))
-    } else {
-        deadline
-    };
-    finish(shared, &mut cx, finish_by).await;
-
-    let cut = shared.unfinished();
-    shared.enter(Phase::Cut);
-    for request in &cut {
-        cx.abandon(request.clone());
-    }
-    // A handler that blocks its thread cannot be cut: it is named, not waited for.
-    let _ = tokio::time::timeout_at(deadline + (cx.deadline() - deadline) / 2, shared.none_open()).await;
-    cx.note(format!(
-        "listener open {:.1} s longer; {in_flight} in flight then, {} cut",
-        held.as_secs_f64(),
-        cut.len()
-    ));
-    Ok(())
-}
-
-/// The handler that called `exit` never returns: its connection is not waited for.
-fn give_up_on_exit(shared: &Shared, cx: &StopCx) {
-    if let Some(request) = cx.exit_thread().and_then(|thread| shared.give_up_on(thread)) {
-        cx.note(format!("exit was called by {request}"));
-    }
-}
-
-fn leaving(shared: &Shared, cx: &StopCx, began: Instant) -> Leaving {
-    let settings = shared.settings();
-    Leaving {
-        began,
-        quiet: settings.quiet,
-        hold_min: settings.hold_min.unwrap_or_else(default_hold_min),
-        hold_max: settings.hold_max.unwrap_or_else(|| Duration::from_secs(10).min(cx.budget() / 3)),
-        demand_before: shared.last_demand_before(began),
-    }
-}
-
-async fn leave(shared: &Shared, cx: &mut StopCx, leaving: &Leaving, deadline: Instant) {
-    loop {
-        let now = Instant::now();
-        if now >= deadline || cx.level() >= Level::Hurry {
-            return;
-        }
-        match leaving.at(now, shared.last_demand(), cx.skip_idle_waits()) {
-            Verdict::Close => return,
-            Verdict::Wait(until) => {
-                tokio::select! {
-                    () = tokio::time::sleep_until(until.min(deadline)) => {}
-                    () = cx.changed() => {}
-                }
-            }
-        }
-    }
-}
-
-async fn linger(shared: &Shared, cx: &mut StopCx, deadline: Instant) {
-    let until = deadline.min(Instant::now() + shared.settings().idle_linger);
-    while !cx.skip_idle_waits() {
-        tokio::select! {
-            () = tokio::time::sleep_until(until) => return,
-            () = shared.none_open() => return,
-            () = cx.changed() => give_up_on_exit(shared, cx),
-        }
-    }
-}
-
-async fn finish(shared: &Shared, cx: &mut StopCx, until: Instant) {
-    let mut until = until;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(until) => return,
-            () = shared.none_open() => return,
-            () = cx.changed() => {
-                give_up_on_exit(shared, cx);
-                if cx.level() >= Level::Hurry {
-                    until = until.min(Instant::now() + Duration::from_secs(2));
-                }
-            }
-        }
-    }
-}
-
-fn default_hold_min() -> Duration {
-    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-        Duration::from_secs(5)
-    } else {
-        Duration::ZERO
     }
 }

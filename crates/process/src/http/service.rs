@@ -9,29 +9,29 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::header::{CONNECTION, CONTENT_TYPE};
-use axum::http::{HeaderValue, Request, Response, StatusCode};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 
 use super::Phase;
-use super::connections::{Admitted, Connection, Shared};
+use super::connections::{self, Admitted, Connection, Kind, Shared};
 use epilogue_task::isolated;
 
 pub(super) struct Handler {
     router: TowerToHyperService<Router>,
     shared: Arc<Shared>,
-    connection: Arc<Connection>,
+    place: Arc<Admitted>,
 }
 
 impl Handler {
-    pub(super) fn new(admitted: &Admitted, router: Router) -> Handler {
+    pub(super) fn new(admitted: &Arc<Admitted>, router: Router) -> Handler {
         Handler {
             router: TowerToHyperService::new(router),
             shared: Arc::clone(&admitted.shared),
-            connection: Arc::clone(&admitted.connection),
+            place: Arc::clone(admitted),
         }
     }
 
@@ -56,22 +56,27 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let shared = Arc::clone(&self.shared);
+        let place = Arc::clone(&self.place);
+        let shared = &self.shared;
         let path = request.uri().path();
+        if place.connection.kind() == Kind::Unknown {
+            let two = request.version() == Version::HTTP_2;
+            place.connection.becomes(if two { Kind::Http2 } else { Kind::Http1 });
+        }
         if let Some(answer) = self.probe(path) {
-            return Box::pin(async move { Ok(finish(answer, &shared, None)) });
+            return Box::pin(async move { Ok(finish(answer, &place, None)) });
         }
         if !shared.settings().not_demand.iter().any(|quiet| quiet == path) {
             shared.note_demand();
         }
-        self.connection.begin(format!("{} {path}", request.method()));
-        let busy = Busy(Arc::clone(&self.connection));
+        let begun = place.connection.begin(format!("{} {path}", request.method()));
+        let busy = Busy(Arc::clone(&place.connection), begun);
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(self.connection.peer()));
+        request.extensions_mut().insert(ConnectInfo(place.connection.peer()));
         let answer = hyper::service::Service::call(&self.router, request);
         Box::pin(async move {
-            let answer = caught(answer, &busy.0).await;
-            Ok(finish(answer, &shared, Some(busy)))
+            let answer = caught(answer, &busy.1).await;
+            Ok(finish(answer, &place, Some(busy)))
         })
     }
 }
@@ -79,27 +84,67 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
 /// Runs a handler with its panic caught: the client gets a 500 instead of a broken connection.
 async fn caught(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
-    connection: &Connection,
+    asked: &connections::Request,
 ) -> Response<Body> {
     let mut answer = Box::pin(isolated(epilogue_scope::record::current(), answer));
-    let answered = std::future::poll_fn(|cx| connection.running(|| answer.as_mut().poll(cx))).await;
+    let answered = std::future::poll_fn(|cx| asked.running(|| answer.as_mut().poll(cx))).await;
     match answered {
         Ok(Ok(response)) => response,
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked\n"),
     }
 }
 
-fn finish(mut answer: Response<Body>, shared: &Arc<Shared>, busy: Option<Busy>) -> Response<Tracked> {
-    if shared.phase() > Phase::Serving {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+fn finish(mut answer: Response<Body>, place: &Arc<Admitted>, busy: Option<Busy>) -> Response<Tracked> {
+    let (shared, connection) = (&place.shared, &place.connection);
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let to = answer.headers().get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let websocket = to.eq_ignore_ascii_case(b"websocket");
+        connection.becomes(if websocket { Kind::WebSocket } else { Kind::Other });
+    } else if shared.phase() > Phase::Serving {
+        match connection.kind() {
+            Kind::Http2 => connection.goes_away.notify_one(),
+            _ => drop(answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"))),
+        }
     }
-    let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let endless = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
-    let ends = endless.then(|| {
-        let shared = Arc::clone(shared);
-        Box::pin(async move { shared.reached(Phase::Finishing).await }) as Ends
-    });
-    answer.map(|body| Tracked { body, busy, ends })
+    let ending = Ending::of(answer.headers(), place);
+    answer.map(|body| Tracked { body, busy, ending })
+}
+
+/// When a body without an end of its own is to end all the same, and how.
+struct Ending {
+    when: Pin<Box<dyn Future<Output = ()> + Send>>,
+    grpc: bool,
+    over: bool,
+}
+
+impl Ending {
+    fn of(headers: &HeaderMap, place: &Arc<Admitted>) -> Option<Ending> {
+        let kind = headers.get(CONTENT_TYPE)?.as_bytes();
+        let grpc = kind.starts_with(b"application/grpc");
+        let place = Arc::clone(place);
+        let when: Pin<Box<dyn Future<Output = ()> + Send>> = if kind.starts_with(b"text/event-stream") {
+            Box::pin(place.its_turn_to_be_told())
+        } else if grpc {
+            Box::pin(async move { place.shared.reached(Phase::StreamsCut).await })
+        } else {
+            return None;
+        };
+        Some(Ending { when, grpc, over: false })
+    }
+
+    /// The last frame, once it is time: of a gRPC response its status.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if !self.over {
+            std::task::ready!(self.when.as_mut().poll(cx));
+        }
+        let first = !std::mem::replace(&mut self.over, true);
+        Poll::Ready((self.grpc && first).then(|| {
+            let mut status = HeaderMap::new();
+            status.insert("grpc-status", HeaderValue::from_static("14"));
+            status.insert("grpc-message", HeaderValue::from_static("the server is stopping"));
+            Frame::trailers(status)
+        }))
+    }
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
@@ -109,11 +154,11 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 }
 
 /// A request in flight, until its response body is done with or given up.
-struct Busy(Arc<Connection>);
+struct Busy(Arc<Connection>, Arc<connections::Request>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end(&self.1);
     }
 }
 
@@ -121,11 +166,8 @@ impl Drop for Busy {
 pub(super) struct Tracked {
     body: Body,
     busy: Option<Busy>,
-    /// For a body without an end of its own: when it is to end all the same.
-    ends: Option<Ends>,
+    ending: Option<Ending>,
 }
-
-type Ends = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl http_body::Body for Tracked {
     type Data = Bytes;
@@ -135,16 +177,17 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(ends) = &mut self.ends
-            && ends.as_mut().poll(cx).is_ready()
+        let this = &mut *self;
+        if let Some(ending) = &mut this.ending
+            && let Poll::Ready(last) = ending.poll(cx)
         {
-            return Poll::Ready(None);
+            return Poll::Ready(last.map(Ok));
         }
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let (Poll::Ready(Some(Ok(frame))), Some(Busy(connection))) = (&polled, &self.busy)
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(frame))), Some(Busy(_, request))) = (&polled, &this.busy)
             && let Some(data) = frame.data_ref()
         {
-            connection.sent(data.len());
+            request.sent(data.len());
         }
         polled
     }

@@ -1,0 +1,65 @@
+//! The accept loop, until the listener's queue is empty and the listener closed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use super::connections::Shared;
+use super::{Phase, connection};
+
+/// Accepts until the server is closing. Returns how many were still queued then.
+pub(super) async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>) -> usize {
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => connection::spawn(&shared, &router, stream, peer),
+                Err(error) => rest(&error).await,
+            },
+            () = shared.reached(Phase::Closing) => break,
+        }
+    }
+    empty_queue(listener, &router, &shared).unwrap_or_else(|error| {
+        crate::os::say(&format!("epilogue: http: closing the listener: {error}"));
+        0
+    })
+}
+
+/// Accepts what the kernel has queued, then closes: a plain close resets every queued connection.
+fn empty_queue(listener: TcpListener, router: &Router, shared: &Arc<Shared>) -> io::Result<usize> {
+    let listener = listener.into_std()?;
+    let mut queued = 0;
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                connection::spawn(shared, router, tokio::net::TcpStream::from_std(stream)?, peer);
+                queued += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(queued),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// After an error of `accept`: out of descriptors or memory passes when a connection ends, so the
+/// loop waits a little instead of spinning.
+async fn rest(error: &io::Error) {
+    if !is_of_one_connection(error) {
+        crate::os::say(&format!("epilogue: http: accept: {error}; trying again in 100 ms"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

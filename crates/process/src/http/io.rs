@@ -1,0 +1,165 @@
+//! A connection's socket, as hyper and what it upgrades to use it: counted until the last of them lets go, told
+//! when the server goes away, cut when its time is over.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::Phase;
+use super::connections::{Admitted, Kind};
+use super::frames::{Frames, GOING_AWAY};
+
+type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The socket. Dropped, it goes back to whoever closes it.
+pub(super) struct Socket {
+    stream: Option<TcpStream>,
+    admitted: Arc<Admitted>,
+    back: Option<oneshot::Sender<TcpStream>>,
+    /// For a connection that is a WebSocket by now.
+    frames: Frames,
+    away: Away,
+    /// Of a connection that was upgraded: its time is over.
+    cut: Option<Wait>,
+}
+
+/// How far a WebSocket has been told that the server goes away.
+enum Away {
+    NotYet(Option<Wait>),
+    /// It is to be told as soon as a frame may begin.
+    Due,
+    /// So many bytes of the close frame are written.
+    Telling(usize),
+    Told,
+}
+
+impl Socket {
+    /// The socket of a connection, and where it comes back to.
+    pub(super) fn new(stream: TcpStream, admitted: Arc<Admitted>) -> (Socket, oneshot::Receiver<TcpStream>) {
+        let (back, returned) = oneshot::channel();
+        let (frames, away) = (Frames::default(), Away::NotYet(None));
+        (Socket { stream: Some(stream), admitted, back: Some(back), frames, away, cut: None }, returned)
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn is_websocket(&self) -> bool {
+        self.admitted.connection.kind() == Kind::WebSocket
+    }
+
+    /// Whether it was upgraded and its time is over; else wakes when it is.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.admitted.connection.kind().is_upgraded() {
+            return false;
+        }
+        let shared = Arc::clone(&self.admitted.shared);
+        let cut =
+            self.cut.get_or_insert_with(|| Box::pin(async move { shared.reached(Phase::StreamsCut).await }));
+        cut.as_mut().poll(cx).is_ready()
+    }
+
+    /// Tells a WebSocket that the server goes away, once it does and a frame may begin. `Pending`: the close
+    /// frame is half written, and nothing else may be.
+    fn tell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Away::NotYet(wait) = &mut self.away {
+            let place = &self.admitted;
+            let wait = wait.get_or_insert_with(|| Box::pin(Arc::clone(place).its_turn_to_be_told()));
+            if wait.as_mut().poll(cx).is_ready() {
+                self.away = Away::Due;
+            }
+        }
+        if matches!(self.away, Away::Due) && self.frames.is_between() {
+            self.away = if self.frames.is_closed() { Away::Told } else { Away::Telling(0) };
+        }
+        while let Away::Telling(written) = self.away {
+            let more = ready!(self.stream()?.poll_write(cx, &GOING_AWAY[written..]))?;
+            let written = written + more;
+            self.away = if written < GOING_AWAY.len() { Away::Telling(written) } else { Away::Told };
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if this.is_websocket() {
+            // Half written it goes on when the socket takes more; there may be something to read meanwhile.
+            if let Poll::Ready(told) = this.tell(cx) {
+                told?;
+            }
+        }
+        let before = buf.filled().len();
+        ready!(this.stream()?.poll_read(cx, buf))?;
+        this.admitted.connection.read(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if !this.is_websocket() {
+            return this.stream()?.poll_write(cx, bytes);
+        }
+        ready!(this.tell(cx))?;
+        if matches!(this.away, Away::Told) && !this.frames.is_closed() {
+            // Nothing may follow a close frame; who writes does not know of ours yet.
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(this.stream()?.poll_write(cx, bytes))?;
+        this.frames.wrote(&bytes[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.admitted.connection.kind().is_upgraded() {
+            let first = parts.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
+            return self.poll_write(cx, first);
+        }
+        self.stream()?.poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
+            // Whoever would close it may be gone: then it is closed here.
+            drop(back.send(stream));
+        }
+    }
+}
