@@ -104,6 +104,8 @@ pub use epilogue_durable as durable;
 pub use epilogue_durable::DurableScope;
 #[cfg(feature = "axum")]
 pub use epilogue_process::http;
+#[cfg(feature = "registry")]
+pub use epilogue_registry as registry;
 
 /// The examples of README and docs, word for word.
 #[cfg(doctest)]

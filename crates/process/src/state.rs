@@ -133,7 +133,11 @@ pub struct StopCx {
     pub(crate) budget: Duration,
     pub(crate) state: watch::Receiver<StopState>,
     pub(crate) word: Arc<Word>,
+    pub(crate) listen_until: ListenUntil,
 }
+
+/// So long clients may still be sent here: told by who knows them, kept by the servers.
+pub(crate) type ListenUntil = Arc<Mutex<Option<Instant>>>;
 
 /// What a stop leaves for the report.
 #[derive(Default)]
@@ -197,6 +201,18 @@ impl StopCx {
         }
     }
 
+    /// Clients may still be sent here until then: the [servers](crate::http) that stop after this step keep their
+    /// listeners open so long, within their own limits. For registries, whose readers learn late.
+    pub fn keep_listening_until(&self, until: Instant) {
+        let mut listen = self.listen_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *listen = Some(listen.map_or(until, |other| other.max(until)));
+    }
+
+    /// Until when clients may still be sent here, if anybody has said so.
+    pub fn listen_until(&self) -> Option<Instant> {
+        *self.listen_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Leaves a line in the report under this step.
     pub fn note(&self, line: impl Into<String>) {
         self.word.notes.lock().unwrap_or_else(PoisonError::into_inner).push(line.into());
@@ -213,6 +229,7 @@ pub(crate) struct StopControl {
     sender: watch::Sender<StopState>,
     escalation: Mutex<crate::escalation::Escalation>,
     born: Instant,
+    pub(crate) listen_until: ListenUntil,
     seen: Mutex<VecDeque<String>>,
 }
 
@@ -222,6 +239,7 @@ impl StopControl {
             sender: watch::Sender::new(StopState::running()),
             escalation: Mutex::default(),
             born: Instant::now(),
+            listen_until: ListenUntil::default(),
             seen: Mutex::default(),
         }
     }

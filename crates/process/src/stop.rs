@@ -157,8 +157,13 @@ async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) 
     let Step { name, kind, place, mut registration, stop, id: _ } = step;
     let begun = Instant::now();
     let word = Arc::new(Word::default());
-    let cx =
-        StopCx { deadline: begun + limit, budget, state: inner.control.watch(), word: Arc::clone(&word) };
+    let cx = StopCx {
+        deadline: begun + limit,
+        budget,
+        state: inner.control.watch(),
+        word: Arc::clone(&word),
+        listen_until: Arc::clone(&inner.control.listen_until),
+    };
     // A task of its own: a panic is an error here, and a stop that blocks holds one worker only.
     let mut running = tokio::spawn(async move { (stop.run)(cx).await });
     let mut held_by = Vec::new();

@@ -72,10 +72,11 @@ fn give_up_on_exit(shared: &Shared, cx: &StopCx) {
 
 fn leaving(shared: &Shared, cx: &StopCx, began: Instant) -> Leaving {
     let settings = shared.settings();
+    let told = cx.listen_until().map_or(Duration::ZERO, |until| until.saturating_duration_since(began));
     Leaving {
         began,
         quiet: settings.quiet,
-        hold_min: settings.hold_min.unwrap_or_else(default_hold_min),
+        hold_min: settings.hold_min.unwrap_or_else(default_hold_min).max(told),
         hold_max: settings.hold_max.unwrap_or_else(|| Duration::from_secs(10).min(cx.budget() / 3)),
         demand_before: shared.last_demand_before(began),
     }
