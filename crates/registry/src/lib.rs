@@ -1,6 +1,6 @@
 //! Service registries: Nacos, Eureka, and one in the process itself.
 //!
-//! An instance that is [registered](registered) sends heartbeats, registers again when the registry has forgotten
+//! An instance that is [registered] sends heartbeats, registers again when the registry has forgotten
 //! it, and leaves **at once** when the program begins to stop: at the same moment at which readiness goes off,
 //! not when its turn in the stack has come. Whoever reads the registry learns that only with its next poll, so the
 //! servers of the program keep their listeners open until then: that wait and their own run at the same time.
