@@ -31,6 +31,11 @@ enum Chore {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Long runs under load
+    Soak {
+        #[command(subcommand)]
+        what: Soak,
+    },
     /// A million random programs of each kind against the reference; about a minute
     Model,
     /// What threads share, in every order that loom can find
@@ -47,6 +52,20 @@ enum Chore {
     ///
     /// Needs a nightly toolchain.
     Sanitize,
+}
+
+#[derive(Subcommand)]
+enum Soak {
+    /// Rolling restarts of three instances of the order service behind clients that read a registry: what is
+    /// lost, in both styles
+    Rolling {
+        /// How many requests are to be answered in each style
+        #[arg(long, default_value_t = 1_000_000)]
+        requests: u64,
+        /// epilogue, plain, or both
+        #[arg(long, default_value = "both")]
+        style: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -77,6 +96,7 @@ fn main() -> ExitCode {
         Chore::Steady => steps::steady(),
         Chore::Bench { what: Bench::Scope { write } } => bench::scope(write),
         Chore::Bench { what: Bench::Journal { write } } => bench::journal(write),
+        Chore::Soak { what: Soak::Rolling { requests, style } } => steps::soak_rolling(requests, &style),
         Chore::Model => steps::model(),
         Chore::Loom => steps::loom(),
         Chore::Fuzz { seconds } => steps::fuzz(seconds),

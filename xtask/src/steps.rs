@@ -39,6 +39,15 @@ pub(crate) fn steady() -> Result<(), String> {
     step("fifty TERM rows", prove)
 }
 
+/// Instances of the service, replaced one after the other under load.
+pub(crate) fn soak_rolling(requests: u64, style: &str) -> Result<(), String> {
+    let built = cargo(&["build", "--release", "-p", "orders", "-p", "bench-rolling"]);
+    step("programs for the rolling restarts", built)?;
+    let mut roll = Command::new("target/release/bench-rolling");
+    roll.args(["--orders", "target/release/orders", "--style", style, "--requests", &requests.to_string()]);
+    step("rolling restarts", roll)
+}
+
 /// A million programs of each kind, in release.
 pub(crate) fn model() -> Result<(), String> {
     let mut model = cargo(&["test", "--release", "-p", "epilogue", "--test", "model", "--", "--nocapture"]);

@@ -9,6 +9,7 @@ pub mod control;
 pub mod hooks;
 pub mod lock;
 pub mod outbox;
+pub mod registry;
 pub mod routes;
 pub mod shipper;
 pub mod spool;
@@ -42,6 +43,12 @@ pub struct Settings {
     /// Where lock file, control socket and half-done uploads are; nothing of it stays
     #[arg(long, value_name = "DIR", default_value = "orders-run")]
     pub run: PathBuf,
+    /// A Nacos server to be registered in, as in http://nacos:8848/nacos
+    #[arg(long, value_name = "URL")]
+    pub registry: Option<String>,
+    /// How often clients poll that server
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub registry_poll: u64,
     /// Open POST /admin/stop, /admin/exit, /admin/panic, /admin/panic-main and /admin/abort to
     /// everyone: for `epilogue prove`, never for production
     #[arg(long)]

@@ -124,6 +124,11 @@ impl Shared {
         self.moment(&self.demand_serving).map(|at| at.min(began))
     }
 
+    /// When it began to listen.
+    pub(crate) fn born(&self) -> Instant {
+        self.born
+    }
+
     fn moment(&self, word: &AtomicU64) -> Option<Instant> {
         let micros = word.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.born + Duration::from_micros(micros))

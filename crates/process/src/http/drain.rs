@@ -17,6 +17,8 @@ pub(super) struct Leaving {
     pub(super) hold_max: Duration,
     /// The last request before the stop began, if there was one.
     pub(super) demand_before: Option<Instant>,
+    /// When the server began to listen.
+    pub(super) born: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -40,7 +42,9 @@ impl Leaving {
     }
 
     fn hold(&self) -> Duration {
-        if self.idle_for(FORGOTTEN_AFTER) { Duration::ZERO } else { self.hold_min }
+        // One that has just begun was announced, and may be sent its first request at any moment.
+        let young = self.began.saturating_duration_since(self.born) < FORGOTTEN_AFTER;
+        if self.idle_for(FORGOTTEN_AFTER) && !young { Duration::ZERO } else { self.hold_min }
     }
 
     fn quiet_at(&self, last_demand: Option<Instant>) -> Instant {
@@ -73,6 +77,7 @@ mod tests {
             hold_min: ms(hold_min),
             hold_max: ms(10_000),
             demand_before: before.map(|before| began - ms(before)),
+            born: began - ms(3_600_000),
         }
     }
 
@@ -105,6 +110,15 @@ mod tests {
     fn a_minimum_hold_is_kept_unless_a_minute_was_silent() {
         assert_eq!(closes_at(&leaving(5000, Some(20_000)), None, false), 5000);
         assert_eq!(closes_at(&leaving(5000, Some(60_000)), None, false), 0);
+    }
+
+    #[test]
+    fn a_server_that_has_just_begun_is_not_idle_where_somebody_is_told_of_it() {
+        let mut just_begun = leaving(2000, None);
+        just_begun.born = just_begun.began - ms(50);
+        assert_eq!(closes_at(&just_begun, None, false), 2000);
+        just_begun.hold_min = Duration::ZERO;
+        assert_eq!(closes_at(&just_begun, None, false), 0, "without a router nobody knows of it");
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Serve {
     /// How long the listener stays open in any case. Unless set, 5 s where Kubernetes is detected
     /// and 0 elsewhere: at low traffic quiet proves nothing about a router that learns late. Longer where a
     /// registry that was left [says so](crate::StopCx::keep_listening_until).
-    /// Skipped when no request had come in the minute before the stop.
+    /// Skipped when the server is a minute old and no request had come in the last.
     pub fn hold_min(mut self, hold: Duration) -> Serve {
         self.settings.hold_min = Some(hold);
         self

@@ -79,6 +79,7 @@ fn leaving(shared: &Shared, cx: &StopCx, began: Instant) -> Leaving {
         hold_min: settings.hold_min.unwrap_or_else(default_hold_min).max(told),
         hold_max: settings.hold_max.unwrap_or_else(|| Duration::from_secs(10).min(cx.budget() / 3)),
         demand_before: shared.last_demand_before(began),
+        born: shared.born(),
     }
 }
 

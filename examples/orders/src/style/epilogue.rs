@@ -65,6 +65,9 @@ async fn serve(app: &App, settings: &Settings) -> Result<(), Error> {
     let router = routes::router(settings, store, make_spool, &hooks);
     let listener = TcpListener::bind(("127.0.0.1", settings.port)).await?;
     app.start(http::serve(listener, router).readiness("/ready").liveness("/live")).await?;
+    if let Some((nacos, instance)) = crate::registry::of(settings)? {
+        app.start(epilogue::registry::registered(nacos, instance)).await?;
+    }
 
     tokio::select! {
         () = app.stopping() => {}

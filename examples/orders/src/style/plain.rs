@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use epilogue::registry::{Client, Instance, Nacos};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error + Send + Sync>> {
         routes::router(&settings, store.clone(), make_spool, &hooks).merge(probes(Arc::clone(&ready)));
     let listener = TcpListener::bind(("127.0.0.1", settings.port)).await?;
     let draining = CancellationToken::new();
-    let told = shutdown_signal(hooks.clone(), ready, draining.clone());
+    let registry = register(&settings).await?;
+    let told = shutdown_signal(hooks.clone(), ready, draining.clone(), registry);
     let server = axum::serve(listener, router).with_graceful_shutdown(told).into_future();
     tokio::select! {
         served = server => served?,
@@ -73,7 +75,45 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-async fn shutdown_signal(hooks: Hooks, ready: Arc<AtomicBool>, draining: CancellationToken) {
+type Registered = Option<Arc<(Nacos, Instance)>>;
+
+const REGISTRY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Registers this instance, and keeps it alive until the runtime ends.
+async fn register(settings: &Settings) -> Result<Registered, Box<dyn Error + Send + Sync>> {
+    let Some(registered) = crate::registry::of(settings)?.map(Arc::new) else { return Ok(None) };
+    let first = Arc::clone(&registered);
+    tokio::task::spawn_blocking(move || first.0.register(&first.1, REGISTRY_LIMIT)).await??;
+    let beats = Arc::clone(&registered);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(beats.0.interval()).await;
+            let its = Arc::clone(&beats);
+            let beaten = tokio::task::spawn_blocking(move || its.0.beat(&its.1, REGISTRY_LIMIT)).await;
+            if let Ok(Err(error)) = beaten {
+                eprintln!("orders: registry: {error}");
+            }
+        }
+    });
+    Ok(Some(registered))
+}
+
+/// At once, before the listener closes.
+async fn deregister(registered: Registered) {
+    let Some(registered) = registered else { return };
+    let left =
+        tokio::task::spawn_blocking(move || registered.0.deregister(&registered.1, REGISTRY_LIMIT)).await;
+    if let Ok(Err(error)) = left {
+        eprintln!("orders: registry: {error}");
+    }
+}
+
+async fn shutdown_signal(
+    hooks: Hooks,
+    ready: Arc<AtomicBool>,
+    draining: CancellationToken,
+    registered: Registered,
+) {
     let terminate = async {
         match signal(SignalKind::terminate()) {
             Ok(mut terminate) => drop(terminate.recv().await),
@@ -89,6 +129,7 @@ async fn shutdown_signal(hooks: Hooks, ready: Arc<AtomicBool>, draining: Cancell
         () = hooks.stop() => {}
     }
     ready.store(false, Ordering::Relaxed);
+    deregister(registered).await;
     draining.cancel();
 }
 
