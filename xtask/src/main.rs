@@ -21,7 +21,7 @@ enum Chore {
     /// Install what the tests need, then run every check there is
     ///
     /// Formatting, lints, documentation, unit, doc and integration tests, then the end-to-end
-    /// tests: real processes, real signals, a real browser. About twelve minutes on two cores, the
+    /// tests: real processes, real signals, a real browser. About fifteen minutes on two cores, the
     /// first time.
     Test,
     /// Fifty TERM rows in a loop: the same verdict and the same losses fifty times
