@@ -29,6 +29,8 @@ pub(crate) struct Owed {
     destroys: bool,
     /// [`OPEN`], [`RUNS`], [`DISARMS`] or [`SETTLED`].
     standing: AtomicU8,
+    /// Its turn came while somebody else had it in hand: who gives it back sees to it.
+    missed: AtomicBool,
     /// Others may be held back by it.
     noted: AtomicBool,
     what: String,
@@ -111,6 +113,7 @@ impl Durable {
             of,
             destroys: call.destroys,
             standing: AtomicU8::new(OPEN),
+            missed: AtomicBool::new(false),
             what: action.describe(),
             forget: Mutex::new(None),
         };
@@ -184,15 +187,14 @@ impl Owed {
         self.registered.id()
     }
 
-    fn disarm(&self) -> bool {
+    fn disarm(self: &Arc<Owed>) -> bool {
         if self.own().is_err() || !self.claim(DISARMS) {
             return false;
         }
         let disarmed = self.owner.run.journal.disarm(self.registered);
         if matches!(disarmed, Ok(Disarm::TooLate(State::Failed))) {
             // Its scope may try it again.
-            self.stand(OPEN);
-            self.note(|unpaid, record, of| unpaid.stuck(record, of));
+            self.give_back();
             return false;
         }
         self.forget();
@@ -318,7 +320,7 @@ impl Owed {
         }
     }
 
-    fn attempt(&self, turn: Turn) -> Result<Outcome, DurableError> {
+    fn attempt(self: &Arc<Owed>, turn: Turn) -> Result<Outcome, DurableError> {
         if self.own().is_err() {
             return Ok(Outcome::Ran(false));
         }
@@ -327,7 +329,11 @@ impl Owed {
             self.waits();
         }
         if !self.is_open() {
-            return Ok(Outcome::Ran(false));
+            self.missed.fetch_or(turn == Turn::Left, Ordering::SeqCst);
+            // Given back at this moment, by somebody who did not see that.
+            if !self.is_open() {
+                return Ok(Outcome::Ran(false));
+            }
         }
         if let Some(newer) = self.above(turn) {
             return Ok(Outcome::HeldBack(newer));
@@ -336,7 +342,7 @@ impl Owed {
         if self.claim(RUNS) { self.run_claimed().map(Outcome::Ran) } else { Ok(Outcome::Ran(false)) }
     }
 
-    fn run_claimed(&self) -> Result<bool, DurableError> {
+    fn run_claimed(self: &Arc<Owed>) -> Result<bool, DurableError> {
         self.note(|unpaid, record, of| unpaid.runs(record, of));
         let ran = match run_here(&self.owner.run, self.id(), Ended::Unknown) {
             Ok(Some(Err(error))) => Err(self.failed(&error)),
@@ -345,13 +351,21 @@ impl Owed {
         };
         if ran.is_err() {
             // Still owed, by its scope as by the journal.
-            self.stand(OPEN);
-            self.note(|unpaid, record, of| unpaid.stuck(record, of));
+            self.give_back();
         } else {
             self.settle();
             self.owner.unpaid.retry_held(self.id());
         }
         ran
+    }
+
+    /// It has failed, or could not be disarmed. If its turn has passed by, it is tried again when anything is done.
+    fn give_back(self: &Arc<Owed>) {
+        self.stand(OPEN);
+        self.note(|unpaid, record, of| unpaid.stuck(record, of));
+        if self.missed.swap(false, Ordering::SeqCst) {
+            self.owner.unpaid.hold(Arc::clone(self), ANYTHING);
+        }
     }
 
     fn is_open(&self) -> bool {

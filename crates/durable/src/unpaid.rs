@@ -105,7 +105,8 @@ impl Unpaid {
         let mut all = self.lock();
         let new = || Known { record, of: of.clone(), phase: Phase::Waits };
         let known = all.entry(record.id()).or_insert_with(new);
-        if known.phase != Phase::Runs {
+        // One that was held back counts as that while it is tried again.
+        if !matches!(known.phase, Phase::Runs | Phase::Held(_)) {
             known.phase = Phase::Waits;
         }
     }
