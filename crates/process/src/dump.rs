@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use epilogue_scope::record::{self, LiveScope};
@@ -20,39 +20,52 @@ pub(crate) fn list_scopes() {
 static LISTED: AtomicBool = AtomicBool::new(false);
 
 /// Tells it on stderr. On a thread of its own: a part may not come to telling what it is busy with, whoever
-/// reads stderr may be slow, and the next signal must not wait for either. While one is being told, no other
-/// is.
+/// reads stderr may be slow, and the next signal must not wait for either. Whoever asks while one is being told
+/// is told next, all of them at once.
 pub(crate) fn begin(inner: &Arc<Inner>, asked_by: &str) {
-    if set_telling(true) {
-        return;
-    }
     let head = format!("epilogue: pid {}, asked by {asked_by}: {}", std::process::id(), doing(inner));
-    let theirs = Arc::clone(inner);
-    let tell = move || {
-        os::say(&text(&theirs, head));
-        set_telling(false);
-    };
-    if let Err(error) = std::thread::Builder::new().name("epilogue-dump".into()).spawn(tell) {
-        set_telling(false);
+    {
+        let mut telling = telling();
+        telling.next = Some((Arc::clone(inner), head));
+        if std::mem::replace(&mut telling.busy, true) {
+            return;
+        }
+    }
+    if let Err(error) = std::thread::Builder::new().name("epilogue-dump".into()).spawn(tell_all) {
+        *telling() = Telling::default();
         os::say_now(&format!("epilogue: no dump: {error}\n"));
     }
 }
 
 /// Returns when what was asked for is told, or after so long.
 pub(crate) fn told(limit: Duration) {
-    let telling = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(TOLD.wait_timeout_while(telling, limit, |telling| *telling));
+    drop(TOLD.wait_timeout_while(telling(), limit, |telling| telling.busy));
 }
 
-static TELLING: Mutex<bool> = Mutex::new(false);
+#[derive(Default)]
+struct Telling {
+    busy: bool,
+    next: Option<(Arc<Inner>, String)>,
+}
+
+static TELLING: Mutex<Telling> = Mutex::new(Telling { busy: false, next: None });
 static TOLD: Condvar = Condvar::new();
 
-/// Returns whether one was being told before.
-fn set_telling(now: bool) -> bool {
-    let mut telling = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = std::mem::replace(&mut *telling, now);
-    TOLD.notify_all();
-    before
+fn telling() -> MutexGuard<'static, Telling> {
+    TELLING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell_all() {
+    loop {
+        let next = {
+            let mut telling = telling();
+            telling.busy = telling.next.is_some();
+            telling.next.take()
+        };
+        TOLD.notify_all();
+        let Some((inner, head)) = next else { return };
+        os::say(&text(&inner, head));
+    }
 }
 
 fn text(inner: &Inner, mut text: String) -> String {

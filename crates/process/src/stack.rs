@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use epilogue_scope::record::Registration;
 
-use crate::part::{Status, Stop};
+use crate::part::{Notice, Status, Stop};
 use crate::plan::PlannedStep;
 use crate::report::StepKind;
 
@@ -123,13 +123,7 @@ impl Stack {
     pub(crate) fn announce(&self) {
         let notices: Vec<_> =
             self.lock().steps.iter_mut().rev().filter_map(|step| step.stop.notice.take()).collect();
-        for notice in notices {
-            if let Err(caught) = epilogue_scope::catch(notice)
-                && let Some(payload) = caught.chain().current()
-            {
-                epilogue_scope::report::panicked("a notice of the stop", &**payload);
-            }
-        }
+        notices.into_iter().for_each(tell);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Steps> {
@@ -141,4 +135,13 @@ impl Stack {
 pub(crate) fn status_of(status: &Status) -> Vec<String> {
     let told = epilogue_scope::catch(|| status());
     told.unwrap_or_else(|caught| vec![format!("(its status panicked: {})", caught.describe())])
+}
+
+/// A part whose notice panics must not keep the others from being told.
+pub(crate) fn tell(notice: Notice) {
+    if let Err(caught) = epilogue_scope::catch(notice)
+        && let Some(payload) = caught.chain().current()
+    {
+        epilogue_scope::report::panicked("a notice of the stop", &**payload);
+    }
 }

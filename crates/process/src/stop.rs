@@ -154,7 +154,11 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
 }
 
 async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) -> StepReport {
-    let Step { name, kind, place, mut registration, stop, id: _ } = step;
+    let Step { name, kind, place, mut registration, mut stop, id: _ } = step;
+    // One that came when the others had been told.
+    if let Some(notice) = stop.notice.take() {
+        crate::stack::tell(notice);
+    }
     let begun = Instant::now();
     let word = Arc::new(Word::default());
     let cx = StopCx {

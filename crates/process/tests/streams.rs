@@ -234,7 +234,28 @@ async fn a_herd_of_websockets_is_told_and_gone() {
 }
 
 #[tokio::test]
-async fn a_grpc_stream_ends_as_unavailable_and_a_call_in_flight_is_answered() {
+async fn a_grpc_call_that_takes_longer_than_streams_may_is_answered_all_the_same() {
+    const CAP: Duration = Duration::from_millis(100);
+    let (go, gone) = mpsc::channel::<()>(1);
+    let gone = std::sync::Arc::new(tokio::sync::Mutex::new(gone));
+    let call = move || async move {
+        gone.lock().await.recv().await;
+        ([("content-type", "application/grpc+proto")], "at last")
+    };
+    let server = serve(Router::new().route("/call", get(call)), |serve| serve.stream_cap(CAP)).await;
+    let mut client = http2(server.address).await;
+    let in_flight = tokio::spawn(text(client.send_request(to("/call"))));
+    server.until_in_flight(1).await;
+    server.app.stop();
+    server.until_closed().await;
+    tokio::time::sleep(3 * CAP).await;
+    go.send(()).await.unwrap();
+    assert_eq!(in_flight.await.unwrap(), "at last");
+    assert_eq!(server.ended.await.unwrap().code, 0);
+}
+
+#[tokio::test]
+async fn a_grpc_stream_ends_as_unavailable_when_its_time_is_over() {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
 

@@ -57,6 +57,8 @@ async fn serve(admitted: &Arc<Admitted>, router: Router, socket: Socket) -> End 
     let (mut leaves, mut finishes) = (false, false);
     loop {
         tokio::select! {
+            // What has arrived is read before its end is.
+            biased;
             done = connection.as_mut() => return if done.is_ok() { End::Whole } else { End::Broken },
             () = shared.reached(Phase::Cut), if finishes => return End::Broken,
             () = rest_of_the_head(its), if finishes && its.has_half_a_head() => {
@@ -64,6 +66,12 @@ async fn serve(admitted: &Arc<Admitted>, router: Router, socket: Socket) -> End 
                     return End::Broken;
                 }
                 connection.as_mut().graceful_shutdown();
+            }
+            () = tokio::time::sleep(HEAD_LIMIT), if finishes && its.kind() == Kind::Http2 => {
+                // Its client does not answer the ping that comes before the end.
+                if its.is_idle() {
+                    return End::Broken;
+                }
             }
             () = shared.reached(Phase::Leaving), if !leaves => {
                 leaves = true;

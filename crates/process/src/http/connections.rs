@@ -289,6 +289,11 @@ impl Connection {
         requests.answered = Some(ended);
     }
 
+    /// Whether nothing is in flight on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests().open.is_empty()
+    }
+
     fn running_on(&self, thread: ThreadMark) -> Option<Arc<Request>> {
         let running = |request: &&Arc<Request>| request.running_on.load(Ordering::Relaxed) == thread.word();
         self.requests().open.iter().find(running).cloned()

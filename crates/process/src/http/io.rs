@@ -122,11 +122,17 @@ impl AsyncWrite for Socket {
         }
         ready!(this.tell(cx))?;
         if matches!(this.away, Away::Told) && !this.frames.is_closed() {
-            // Nothing may follow a close frame; who writes does not know of ours yet.
+            // Nothing may follow a close frame; who writes does not know of ours yet. It may write for ever, and
+            // others want their turn.
+            ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(this.stream()?.poll_write(cx, bytes))?;
         this.frames.wrote(&bytes[..written]);
+        // That may have been the end of the frame that it had to wait for.
+        if let Poll::Ready(told) = this.tell(cx) {
+            told?;
+        }
         Poll::Ready(Ok(written))
     }
 

@@ -96,7 +96,7 @@ async fn caught(
 
 fn finish(mut answer: Response<Body>, place: &Arc<Admitted>, busy: Option<Busy>) -> Response<Tracked> {
     let (shared, connection) = (&place.shared, &place.connection);
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS && connection.kind() != Kind::Http2 {
         let to = answer.headers().get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
         let websocket = to.eq_ignore_ascii_case(b"websocket");
         connection.becomes(if websocket { Kind::WebSocket } else { Kind::Other });
@@ -120,7 +120,9 @@ struct Ending {
 impl Ending {
     fn of(headers: &HeaderMap, place: &Arc<Admitted>) -> Option<Ending> {
         let kind = headers.get(CONTENT_TYPE)?.as_bytes();
-        let grpc = kind.starts_with(b"application/grpc");
+        // Not gRPC-Web, whose status is part of its body.
+        let of_grpc = kind.strip_prefix(b"application/grpc");
+        let grpc = of_grpc.is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';');
         let place = Arc::clone(place);
         let when: Pin<Box<dyn Future<Output = ()> + Send>> = if kind.starts_with(b"text/event-stream") {
             Box::pin(place.its_turn_to_be_told())
@@ -178,12 +180,14 @@ impl http_body::Body for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        if let Some(ending) = &mut this.ending
-            && let Poll::Ready(last) = ending.poll(cx)
+        let over = this.ending.as_ref().is_some_and(|ending| ending.over);
+        let polled = if over { Poll::Pending } else { Pin::new(&mut this.body).poll_frame(cx) };
+        // What is there is sent first: a call that has taken long is answered all the same.
+        if polled.is_pending()
+            && let Some(ending) = &mut this.ending
         {
-            return Poll::Ready(last.map(Ok));
+            return ending.poll(cx).map(|last| last.map(Ok));
         }
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let (Poll::Ready(Some(Ok(frame))), Some(Busy(_, request))) = (&polled, &this.busy)
             && let Some(data) = frame.data_ref()
         {
