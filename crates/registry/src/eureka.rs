@@ -44,7 +44,8 @@ impl Eureka {
         limit: Duration,
     ) -> Result<Answer, RegistryError> {
         let url = format!("{}{path}", self.base);
-        Request { method, url, query, json: json.map(|json| json.to_string()), limit }.send()
+        let body = json.map(|json| ("application/json", json.to_string()));
+        Request { method, url, query, body, limit }.send()
     }
 }
 

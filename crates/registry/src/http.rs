@@ -19,13 +19,19 @@ pub(crate) struct Request<'a> {
     pub(crate) method: &'static str,
     pub(crate) url: String,
     pub(crate) query: &'a [(&'a str, &'a str)],
-    pub(crate) json: Option<String>,
+    /// What it is, and the body itself.
+    pub(crate) body: Option<(&'static str, String)>,
     pub(crate) limit: Duration,
 }
 
 impl Request<'_> {
     pub(crate) fn send(self) -> Result<Answer, RegistryError> {
         let what = format!("{} {}", self.method, self.url);
+        let host = self.url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme));
+        if host.is_none_or(|(_, rest)| rest.is_empty() || rest.starts_with('/')) {
+            let source = "it is no address with http:// and a host".into();
+            return Err(RegistryError::Unreachable { what, source });
+        }
         self.ask()
             .map_err(|source| RegistryError::Unreachable { what: what.clone(), source: Box::new(source) })
             .map(|(status, text)| Answer { what, status, text })
@@ -39,13 +45,10 @@ impl Request<'_> {
             .build()
             .into();
         let uri = with_query(&self.url, self.query);
-        let request = ureq::http::Request::builder()
-            .method(self.method)
-            .uri(uri)
-            .header("accept", "application/json")
-            .header("content-type", "application/json");
-        let mut answer = match self.json {
-            Some(json) => agent.run(request.body(json)?)?,
+        let request =
+            ureq::http::Request::builder().method(self.method).uri(uri).header("accept", "application/json");
+        let mut answer = match self.body {
+            Some((kind, body)) => agent.run(request.header("content-type", kind).body(body)?)?,
             None => agent.run(request.body(())?)?,
         };
         let text = answer.body_mut().with_config().limit(LONGEST).read_to_string()?;

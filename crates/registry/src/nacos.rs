@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::client::{Beat, Client};
 use crate::error::RegistryError;
-use crate::http::{Answer, Request};
+use crate::http::{Answer, Request, encoded};
 use crate::instance::Instance;
 
 /// A Nacos server. Instances are ephemeral: without heartbeats they are unhealthy after 15 s, and gone after 30.
@@ -102,9 +102,8 @@ impl Nacos {
         }
         let answer =
             self.ask(path.v1_method.unwrap_or(method), &format!("/v1/ns/{}", path.v1), of, false, until)?;
-        if answer.is_success() {
-            self.version.store(1, Ordering::Relaxed);
-        }
+        // A server may be replaced by a newer one while this program runs.
+        self.version.store(u8::from(!has_no_such_api(&answer)), Ordering::Relaxed);
         Ok(answer)
     }
 
@@ -127,7 +126,7 @@ impl Nacos {
                 query.iter().map(|(key, value)| (*key, value.as_str())).collect();
             pairs.extend(token.as_deref().map(|token| ("accessToken", token)));
             let url = format!("{}{path}", self.base);
-            let answer = Request { method, url, query: &pairs, json: None, limit: left() }.send()?;
+            let answer = Request { method, url, query: &pairs, body: None, limit: left() }.send()?;
             // A token may end before its time.
             if answer.status != 403 || again || self.login.is_none() {
                 return Ok(answer);
@@ -148,10 +147,12 @@ impl Nacos {
     }
 
     fn log_in(&self, login: &Login, limit: Duration) -> Result<Token, RegistryError> {
-        let query = [("username", login.user.as_str()), ("password", login.password.as_str())];
+        // Not in the address, which servers and proxies log.
+        let form = format!("username={}&password={}", encoded(&login.user), encoded(&login.password));
         let ask = |path: &str| {
             let url = format!("{}{path}", self.base);
-            Request { method: "POST", url, query: &query, json: None, limit }.send()
+            let body = Some(("application/x-www-form-urlencoded", form.clone()));
+            Request { method: "POST", url, query: &[], body, limit }.send()
         };
         let mut answer = ask("/v3/auth/user/login")?;
         if has_no_such_api(&answer) {

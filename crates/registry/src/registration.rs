@@ -97,7 +97,7 @@ struct Shared {
     limit: Duration,
     state: watch::Sender<State>,
     /// Held by a call that may put it on the list.
-    calling: Mutex<()>,
+    calling: Arc<Mutex<()>>,
 }
 
 impl Part for Registered {
@@ -111,10 +111,13 @@ impl Part for Registered {
         let Registered { registry, instance, start_limit, limit, required, every } = self;
         let state = watch::Sender::new(State::Unknown);
         let handle = Registration { state: state.subscribe() };
-        let shared = Arc::new(Shared { registry, instance, limit, state, calling: Mutex::default() });
+        let shared = Arc::new(Shared { registry, instance, limit, state, calling: Arc::default() });
         let first = first(&shared, Instant::now() + start_limit).await;
         if let Err(error) = first {
             if required {
+                // It may have taken what it did not acknowledge.
+                let deregister = |shared: &Shared| shared.registry.deregister(&shared.instance, shared.limit);
+                let _ = call(&shared, deregister).await;
                 return Err(error.into());
             }
             report(&shared, &format!("{error}; tried again with every heartbeat"));
@@ -153,11 +156,16 @@ async fn first(shared: &Arc<Shared>, until: Instant) -> Result<(), RegistryError
 }
 
 async fn register(shared: &Arc<Shared>) -> Result<(), RegistryError> {
-    let _calling = shared.calling.lock().await;
+    let calling = Arc::clone(&shared.calling).lock_owned().await;
     if *shared.state.borrow() == State::Left {
         return Ok(());
     }
-    call(shared, |shared| shared.registry.register(&shared.instance, shared.limit)).await?;
+    call(shared, move |shared| {
+        // Until the call itself is over: whoever waits for it may be cut.
+        let _calling = calling;
+        shared.registry.register(&shared.instance, shared.limit)
+    })
+    .await?;
     shared.is_now(State::Known);
     Ok(())
 }

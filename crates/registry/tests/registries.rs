@@ -243,6 +243,8 @@ async fn with_a_login_a_token_that_has_ended_is_asked_for_anew() {
         .await;
         assert_eq!((report.code, server.instances("orders").len()), (0, 0), "{report}");
     }
+    let nowhere = Nacos::at("").login("epilogue", "secret").list("orders", LIMIT).unwrap_err().to_string();
+    assert!(nowhere.ends_with("it is no address with http:// and a host") && !nowhere.contains("secret"));
     let wrong = Nacos::at(server.nacos()).login("epilogue", "wrong");
     let (started, report) = with(registered(wrong, instance(8080)).start_limit(FAST), async |_| ()).await;
     assert!(started.is_none() && format!("{:?}", report.trigger).contains("status 403"), "{report}");

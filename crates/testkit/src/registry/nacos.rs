@@ -159,9 +159,16 @@ async fn list_1(Extract(state): Extract<Arc<State>>, Query(query): Parameters) -
     .into_response()
 }
 
-async fn log_in(Extract(state): Extract<Arc<State>>, Query(query): Parameters) -> Response {
+/// Takes them from a form, as they are.
+async fn log_in(Extract(state): Extract<Arc<State>>, form: String) -> Response {
     let faults = state.faults();
-    let given = (query.get("username").cloned(), query.get("password").cloned());
+    let field = |name: &str| {
+        form.split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, text)| text.to_owned())
+    };
+    let given = (field("username"), field("password"));
     match &faults.login {
         Some((user, password)) if given != (Some(user.clone()), Some(password.clone())) => {
             (StatusCode::FORBIDDEN, "unknown user!").into_response()
