@@ -67,7 +67,7 @@ pub(crate) enum Standing {
     Soon,
     /// Its scope is open, or somebody else's business: it runs when that is left.
     Lives,
-    /// It has failed, was held back, or has been waited for in vain.
+    /// It has failed or is parked, or its turn came and it was not done.
     Stuck,
 }
 

@@ -116,8 +116,7 @@ impl Part for Registered {
         if let Err(error) = first {
             if required {
                 // It may have taken what it did not acknowledge.
-                let deregister = |shared: &Shared| shared.registry.deregister(&shared.instance, shared.limit);
-                let _ = call(&shared, deregister).await;
+                let _ = deregister(&shared).await;
                 return Err(error.into());
             }
             report(&shared, &format!("{error}; tried again with every heartbeat"));
@@ -216,13 +215,16 @@ fn jittered(interval: Duration) -> Duration {
 async fn leave(shared: &Arc<Shared>, beats: JoinHandle<()>) -> Result<(), RegistryError> {
     shared.is_now(State::Left);
     beats.abort();
-    let deregister = |shared: &Shared| shared.registry.deregister(&shared.instance, shared.limit);
-    let left = call(shared, deregister).await;
+    let left = deregister(shared).await;
     if shared.calling.try_lock().is_ok() {
         return left;
     }
     drop(shared.calling.lock().await);
-    call(shared, deregister).await
+    deregister(shared).await
+}
+
+async fn deregister(shared: &Arc<Shared>) -> Result<(), RegistryError> {
+    call(shared, |shared| shared.registry.deregister(&shared.instance, shared.limit)).await
 }
 
 type Left = Option<(Result<(), String>, Duration)>;
