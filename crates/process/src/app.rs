@@ -20,6 +20,7 @@ use crate::ready;
 use crate::reload::Reload;
 use crate::report::StepKind;
 use crate::stack::{Stack, Step, status_of};
+use crate::starting::Starting;
 use crate::state::{StopControl, StopToken, Trigger};
 use crate::stop;
 
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) over: AtomicBool,
     /// What SIGHUP makes it read again.
     pub(crate) reload: Reload,
+    pub(crate) starting: Starting,
     /// What is being stopped at this moment, for the last words of a process that is cut.
     current: Mutex<Current>,
 }
@@ -72,6 +74,7 @@ impl App {
                 ready: AtomicBool::new(false),
                 over: AtomicBool::new(false),
                 reload: Reload::default(),
+                starting: Starting::default(),
                 current: Mutex::default(),
             }),
         }
@@ -81,8 +84,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// What the part's start returned; or [stopping](Error::is_stopping) when the stop has begun,
-    /// in which case the part was not started.
+    /// What the part's start returned, with the part's name and place before it; or
+    /// [stopping](Error::is_stopping) when the stop has begun, in which case the part was not started.
     ///
     /// # Cancel safety
     ///
@@ -96,7 +99,11 @@ impl App {
                 return Err(Error::stopping());
             }
             let name = part.name();
-            let Started { handle, stop } = ready::as_start(part.start()).await?;
+            let under_way = self.inner.starting.begin(&name, place);
+            let started = ready::as_start(part.start()).await;
+            drop(under_way);
+            let Started { handle, stop } =
+                started.map_err(|error| error.context(format!("{name} ({place}) did not start")))?;
             self.push(name, StepKind::Part, place, stop);
             Ok(handle)
         }

@@ -85,10 +85,18 @@ fn text(inner: &Inner, mut text: String) -> String {
 
 fn doing(inner: &Inner) -> String {
     let state = inner.control.now();
-    let Some((trigger, since)) = state.begun else { return "running".into() };
+    let starting = inner.starting.tell();
+    let Some((trigger, since)) = state.begun else {
+        return if starting.is_empty() {
+            "running".into()
+        } else {
+            format!("starting {}", starting.join("; "))
+        };
+    };
     let level = format!("{:?}", state.level).to_lowercase();
     let now = Some(inner.current()).filter(|current| !current.is_empty());
-    let now = now.map_or_else(String::new, |step| format!(", now {step}"));
+    let starting = (!starting.is_empty()).then(|| format!("the start of {}", starting.join("; ")));
+    let now = now.or(starting).map_or_else(String::new, |step| format!(", now {step}"));
     format!("stopping for {:.1?} because {trigger} ({level}{now})", since.elapsed())
 }
 

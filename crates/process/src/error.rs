@@ -11,6 +11,7 @@ pub struct Error(Kind);
 enum Kind {
     Stopping,
     Message(String),
+    Within(String, Box<Error>),
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -18,6 +19,15 @@ impl Error {
     /// An error of words alone.
     pub fn msg(message: impl Into<String>) -> Error {
         Error(Kind::Message(message.into()))
+    }
+
+    /// The same error, with words on where it happened before it.
+    pub fn context(self, place: impl Into<String>) -> Error {
+        match self.0 {
+            // It is not one: everybody asks for it.
+            Kind::Stopping => self,
+            _ => Error(Kind::Within(place.into(), Box::new(self))),
+        }
     }
 
     pub(crate) fn stopping() -> Error {
@@ -34,6 +44,7 @@ impl Error {
     pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
         match &self.0 {
             Kind::Other(error) => error.downcast_ref(),
+            Kind::Within(_, error) => error.downcast_ref(),
             _ => None,
         }
     }
@@ -50,6 +61,7 @@ impl fmt::Display for Error {
         match &self.0 {
             Kind::Stopping => f.write_str("the program is stopping: nothing new is started"),
             Kind::Message(message) => f.write_str(message),
+            Kind::Within(place, error) => write!(f, "{place}: {error}"),
             Kind::Other(error) => {
                 let mut text = error.to_string();
                 let mut source = error.source();

@@ -145,6 +145,6 @@ fn drive(shared: &Arc<Shared>, exiting: ThreadMark) {
         return;
     }
     let steps = stop::pay_elsewhere(inner, shared.runtime.as_ref());
-    crate::run::conclude(inner, Trigger::ProcessExit, false, steps);
+    crate::run::conclude(inner, Trigger::ProcessExit, None, steps);
     shared.finish();
 }

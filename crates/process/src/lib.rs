@@ -53,6 +53,7 @@ mod exit_hook;
 #[cfg(feature = "axum")]
 pub mod http;
 mod launch;
+mod optional;
 mod options;
 mod os;
 mod panic_hook;
@@ -64,6 +65,7 @@ mod report;
 mod run;
 mod signals;
 mod stack;
+mod starting;
 mod state;
 mod stop;
 
@@ -72,6 +74,7 @@ pub use epilogue_task::TaskPanic;
 pub use error::Error;
 pub use exit::exit;
 pub use launch::{main, main_with};
+pub use optional::{Optional, StartWithin};
 pub use options::{ExitStyle, Options};
 pub use part::{FnPart, Part, Started, part};
 pub use plan::{Plan, PlannedStep};

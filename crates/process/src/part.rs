@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::budget;
 use crate::error::Error;
+use crate::optional::{Optional, StartWithin};
 use crate::state::StopCx;
 
 /// Something that starts, yields a handle to use it by, and says how it stops.
@@ -22,6 +23,42 @@ pub trait Part {
 
     /// Starts it. An error here stops what had started before, in reverse.
     fn start(self) -> impl Future<Output = Result<Started<Self::Handle>, Error>>;
+
+    /// The program goes on without it when its start fails: its handle is `None` then, and the report says why.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use epilogue_process::{App, Error, Options, Part, Started, part, run_with};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (_, report) = run_with(Options::embedded(), async |app: &App| {
+    ///     let cache = part("cache", async || Err::<Started<()>, _>(Error::msg("connection refused")));
+    ///     let cache = app.start(cache.start_within(Duration::from_secs(5)).optional()).await?;
+    ///     assert!(cache.is_none());
+    ///     Ok(())
+    /// })
+    /// .await;
+    /// assert_eq!(report.code, 0);
+    /// assert_eq!(report.steps[0].notes, ["had not started: connection refused"]);
+    /// # }
+    /// ```
+    fn optional(self) -> Optional<Self>
+    where
+        Self: Sized,
+    {
+        Optional(self)
+    }
+
+    /// Its start fails when it takes longer: its future is dropped in the middle, and with it goes what it has
+    /// already made.
+    fn start_within(self, limit: Duration) -> StartWithin<Self>
+    where
+        Self: Sized,
+    {
+        StartWithin { part: self, limit }
+    }
 }
 
 /// A part from a closure.

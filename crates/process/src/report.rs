@@ -97,6 +97,8 @@ pub struct ExitReport {
     pub steps: Vec<StepReport>,
     /// The body was still running at its limit and was dropped.
     pub body_dropped: bool,
+    /// What the body was starting then, and for how long.
+    pub starting: Vec<String>,
     /// Cleanup failures that no result could hold, over the life of the process.
     pub cleanup_failures: u64,
     /// Stop signals in the order they came, and what each did.
@@ -109,6 +111,7 @@ impl ExitReport {
         let mut all = Vec::new();
         if self.body_dropped {
             all.push("the body was still running at its limit".to_owned());
+            all.extend(self.starting.iter().map(|start| format!("the start of {start}")));
         }
         for step in &self.steps {
             if step.outcome == StepOutcome::Abandoned {
@@ -152,6 +155,9 @@ impl fmt::Display for ExitReport {
             // Whoever called `exit` chose its code; nobody else gets to know it.
             if self.trigger == Trigger::ProcessExit { "as called".to_owned() } else { self.code.to_string() }
         )?;
+        if let Trigger::Failed { error: why } | Trigger::Panicked { message: why } = &self.trigger {
+            writeln!(f, "  it said: {why}")?;
+        }
         let width = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         for step in &self.steps {
             write!(f, "  {:width$}  {:>7}  {}", step.name, short(step.time), told(&step.outcome))?;

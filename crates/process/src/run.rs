@@ -173,11 +173,11 @@ pub(crate) fn die_if_told(options: &Options, report: &ExitReport) {
     }
 }
 
-/// Puts the report together and tells it.
+/// Puts the report together and tells it. A body that was dropped, or never came back, was `starting` this.
 pub(crate) fn conclude(
     inner: &Inner,
     trigger: Trigger,
-    body_dropped: bool,
+    body_dropped: Option<Vec<String>>,
     steps: Vec<StepReport>,
 ) -> ExitReport {
     let state = inner.control.now();
@@ -190,7 +190,8 @@ pub(crate) fn conclude(
         grace_from: inner.grace.from,
         total: state.begun.map_or(Duration::ZERO, |(_, began)| began.elapsed()),
         steps,
-        body_dropped,
+        body_dropped: body_dropped.is_some(),
+        starting: body_dropped.unwrap_or_default(),
         cleanup_failures: epilogue_scope::report::count(),
         signals: inner.control.signals_seen(),
     };
@@ -216,7 +217,8 @@ impl Drop for GiveBack<'_> {
 
 enum BodyEnd {
     Ended(Result<Result<(), Error>, Caught>),
-    Dropped,
+    /// At its limit; what it was starting then.
+    Dropped(Vec<String>),
 }
 
 async fn drive_body<F>(app: &App, debts: Debts, body: F) -> BodyEnd
@@ -235,9 +237,10 @@ where
         end = &mut body => return BodyEnd::Ended(end),
         () = body_limit(&app.inner) => {}
     }
+    let starting = app.inner.starting.tell();
     // What the body holds may panic while it is dropped: that must not skip the stop.
     match epilogue_scope::catch(move || drop(body)) {
-        Ok(()) => BodyEnd::Dropped,
+        Ok(()) => BodyEnd::Dropped(starting),
         Err(caught) => BodyEnd::Ended(Err(caught)),
     }
 }
@@ -270,8 +273,11 @@ fn body_time(inner: &Inner) -> Duration {
 }
 
 /// Begins the stop if the body's end does, and waits for it if something serves on.
-async fn settle_trigger(inner: &Arc<Inner>, end: BodyEnd) -> (Trigger, bool) {
-    let dropped = matches!(end, BodyEnd::Dropped);
+async fn settle_trigger(inner: &Arc<Inner>, mut end: BodyEnd) -> (Trigger, Option<Vec<String>>) {
+    let dropped = match &mut end {
+        BodyEnd::Dropped(starting) => Some(std::mem::take(starting)),
+        BodyEnd::Ended(_) => None,
+    };
     let own = match end {
         // The body has left its task, as Go's main goroutine may: the rest goes on as after a return.
         BodyEnd::Ended(Err(caught)) if caught.chain().exits_task() => {
@@ -444,8 +450,12 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
             if RUNS.load(Ordering::Acquire) != run {
                 return;
             }
-            let stuck = inner.current();
-            let stuck = if stuck.is_empty() { "the runtime (a blocking thread?)" } else { &stuck };
+            let mut stuck = inner.starting.tell();
+            stuck.extend(Some(inner.current()).filter(|current| !current.is_empty()));
+            let stuck = match stuck.is_empty() {
+                true => "the runtime (a blocking thread?)".to_owned(),
+                false => stuck.join(", "),
+            };
             os::say_now(&format!(
                 "epilogue: the budget of {budget:.1?} is over; held by {stuck}; leaving now\n"
             ));
@@ -474,6 +484,7 @@ async fn drive_if_nobody_does(inner: &Arc<Inner>, runtime: Option<&Handle>) {
     while !stopped.is_finished() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let report = conclude(inner, trigger, true, stopped.join().unwrap_or_default());
+    let starting = inner.starting.tell();
+    let report = conclude(inner, trigger, Some(starting), stopped.join().unwrap_or_default());
     os::exit_now(report.code);
 }

@@ -48,7 +48,9 @@ fn stop(inner: &Arc<Inner>, signal: StopSignal, from_pid: i32) {
 
 fn last_words(inner: &Inner) -> String {
     let mut words = String::from("epilogue: told to die; abandoned:\n");
-    for name in std::iter::once(inner.current()).filter(|name| !name.is_empty()).chain(inner.stack.names()) {
+    let starts = inner.starting.tell().into_iter().map(|start| format!("the start of {start}"));
+    let current = Some(inner.current()).filter(|name| !name.is_empty());
+    for name in starts.chain(current).chain(inner.stack.names()) {
         words.push_str(&format!("  {name}\n"));
     }
     words

@@ -256,3 +256,35 @@ async fn a_client_that_never_reads_is_cut_at_the_deadline_and_named() {
     assert_eq!(report.code, 124);
     assert!(report.abandoned()[0].contains("GET /large from 127.0.0.1"), "{:?}", report.abandoned());
 }
+
+#[tokio::test]
+async fn a_client_that_has_just_connected_is_answered_although_nobody_had_asked_for_anything() {
+    let server = server(Options::embedded()).await;
+    let mut first = connect(&server).await;
+    // Accepted: the loop runs between this and the stop.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.app.stop();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ask(&mut first, "/").await;
+    read_until(&mut first, "hello").await;
+    let report = server.ended.await.unwrap();
+    assert!(report.code == 0 && report.total < Duration::from_millis(1_500), "{report}");
+}
+
+#[tokio::test]
+async fn half_a_request_on_a_connection_in_use_has_its_time_too() {
+    let server = server(Options::embedded()).await;
+    let mut client = connect(&server).await;
+    ask(&mut client, "/").await;
+    read_until(&mut client, "hello").await;
+    client.write_all(b"GET / HT").await.unwrap();
+    server.app.stop();
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Idle connections are closed a second after the listener.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    client.write_all(b"TP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    assert!(read_until(&mut client, "hello").await.contains("connection: close"));
+    assert_eq!(server.ended.await.unwrap().code, 0);
+}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::routing::get;
 use bytes::Bytes;
@@ -14,9 +15,20 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::SendRequest;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite;
+
+mod rig;
+
+/// The program that `EPILOGUE_TEST_PROGRAM` names, and nothing when none is named.
+#[test]
+fn program() {
+    if std::env::var(rig::PROGRAM).is_ok_and(|name| name == "exits-in-a-stream") {
+        exits_in_a_stream();
+    }
+}
 
 struct Server {
     address: SocketAddr,
@@ -275,4 +287,118 @@ async fn a_grpc_stream_ends_as_unavailable_when_its_time_is_over() {
     assert_eq!(error.message(), "the server is stopping");
     let report = server.ended.await.unwrap();
     assert_eq!(report.code, 0, "{report}");
+}
+
+/// Whatever comes is answered with `status`, and its connection is then a tunnel to `tunnel`.
+fn tunnels<F>(status: StatusCode, tunnel: fn(TokioIo<hyper::upgrade::Upgraded>) -> F) -> Router
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let upgrade = move |request: Request<Body>| async move {
+        tokio::spawn(async move {
+            if let Ok(upgraded) = hyper::upgrade::on(request).await {
+                tunnel(TokioIo::new(upgraded)).await;
+            }
+        });
+        let mut answer = hyper::Response::new(Body::empty());
+        *answer.status_mut() = status;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().insert("connection", "upgrade".parse().unwrap());
+            answer.headers_mut().insert("upgrade", "echo".parse().unwrap());
+        }
+        answer
+    };
+    Router::new().fallback(upgrade)
+}
+
+/// Until the head of the response has come.
+async fn opened(address: SocketAddr, head: &str) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        seen.push(client.read_u8().await.unwrap());
+    }
+    client
+}
+
+#[tokio::test]
+async fn a_tunnel_is_cut_at_the_cap_of_streams_and_named() {
+    let echo = |tunnel: TokioIo<hyper::upgrade::Upgraded>| async {
+        let (mut read, mut write) = tokio::io::split(tunnel);
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    };
+    let router = tunnels(StatusCode::OK, echo);
+    let server = serve(router, |serve| serve.stream_cap(Duration::from_millis(300))).await;
+    let mut client = opened(server.address, "CONNECT test:1 HTTP/1.1\r\nhost: test:1\r\n\r\n").await;
+    client.write_all(b"hello").await.unwrap();
+    client.read_exact(&mut [0; 5]).await.unwrap();
+    server.app.stop();
+    let report = server.ended.await.unwrap();
+    let told = report.to_string();
+    assert!(told.contains("did not end when it was told: CONNECT"), "{told}");
+    assert!(report.code == 0 && report.total < Duration::from_secs(5), "{told}");
+}
+
+#[tokio::test]
+async fn who_reads_and_who_writes_a_tunnel_are_both_told_that_its_time_is_over() {
+    // One waits for a client that says nothing, the other for one that reads nothing.
+    let two = |tunnel: TokioIo<hyper::upgrade::Upgraded>| async {
+        let (mut read, mut write) = tokio::io::split(tunnel);
+        let writes = tokio::spawn(async move { while write.write_all(&[7; 1 << 16]).await.is_ok() {} });
+        assert!(read.read_u8().await.is_err());
+        writes.await.unwrap();
+    };
+    let router = tunnels(StatusCode::SWITCHING_PROTOCOLS, two);
+    let server = serve(router, |serve| serve.stream_cap(Duration::from_millis(300))).await;
+    let head = "GET /two HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    let _client = opened(server.address, head).await;
+    server.app.stop();
+    let report = server.ended.await.unwrap();
+    assert!(report.code == 0 && report.total < Duration::from_secs(5), "{report}");
+}
+
+/// Two requests on one connection: one exits, the other is answered once the listener is closed.
+fn exits_in_a_stream() {
+    let code = epilogue_process::main(async |app: &App| {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let exits = || async {
+            std::process::exit(3);
+            #[allow(unreachable_code)]
+            ""
+        };
+        let slow = move || async move {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            "at last"
+        };
+        let router = Router::new().route("/exits", get(exits)).route("/slow", get(slow));
+        let server = http::serve(listener, router)
+            .quiet(Duration::from_millis(500))
+            .idle_linger(Duration::from_millis(10));
+        let server = app.start(server).await?;
+        let mut client = http2(address).await;
+        let answer = client.send_request(to("/slow"));
+        while server.in_flight() != 1 {
+            tokio::task::yield_now().await;
+        }
+        println!("ready");
+        drop(tokio::spawn(client.send_request(to("/exits"))));
+        println!("the other one: {}", text(answer).await);
+        Ok(())
+    });
+    assert_eq!(code, std::process::ExitCode::SUCCESS, "exit was called");
+}
+
+#[test]
+fn an_exit_in_one_stream_does_not_cut_the_others_of_its_connection() {
+    let mut running = rig::start("exits-in-a-stream");
+    running.wait_for("the other one: at last");
+    let (status, took, said) = running.end();
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("exit was called by GET /exits"), "{said}");
+    assert!(took < Duration::from_secs(8), "{took:?}: {said}");
 }

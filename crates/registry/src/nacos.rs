@@ -137,21 +137,24 @@ impl Nacos {
 
     fn token(&self, fresh: bool, limit: Duration) -> Result<Option<String>, RegistryError> {
         let Some(login) = &self.login else { return Ok(None) };
-        let mut token = login.token.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = token.as_ref().filter(|token| !fresh && token.until > Instant::now()) {
+        let lock = || login.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = lock().as_ref().filter(|token| !fresh && token.until > Instant::now()) {
             return Ok(Some(token.text.clone()));
         }
+        // Without the lock: whoever else wants one has a limit of its own.
         let new = self.log_in(login, limit)?;
-        *token = Some(new.clone());
+        *lock() = Some(new.clone());
         Ok(Some(new.text))
     }
 
     fn log_in(&self, login: &Login, limit: Duration) -> Result<Token, RegistryError> {
         // Not in the address, which servers and proxies log.
         let form = format!("username={}&password={}", encoded(&login.user), encoded(&login.password));
+        let until = Instant::now() + limit;
         let ask = |path: &str| {
             let url = format!("{}{path}", self.base);
             let body = Some(("application/x-www-form-urlencoded", form.clone()));
+            let limit = until.saturating_duration_since(Instant::now());
             Request { method: "POST", url, query: &[], body, limit }.send()
         };
         let mut answer = ask("/v3/auth/user/login")?;

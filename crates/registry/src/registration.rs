@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epilogue_process::{Error, Part, Started, StopCx};
+use epilogue_task::try_async_scope;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -112,15 +113,7 @@ impl Part for Registered {
         let state = watch::Sender::new(State::Unknown);
         let handle = Registration { state: state.subscribe() };
         let shared = Arc::new(Shared { registry, instance, limit, state, calling: Arc::default() });
-        let first = first(&shared, Instant::now() + start_limit).await;
-        if let Err(error) = first {
-            if required {
-                // It may have taken what it did not acknowledge.
-                let _ = deregister(&shared).await;
-                return Err(error.into());
-            }
-            report(&shared, &format!("{error}; tried again with every heartbeat"));
-        }
+        begin(&shared, Instant::now() + start_limit, required).await?;
         let beats = tokio::spawn(beat(Arc::clone(&shared), every));
         let leaving = watch::Sender::new(None);
         let left = leaving.subscribe();
@@ -140,6 +133,25 @@ impl Part for Registered {
             .cap(cap)
             .floor(Duration::from_millis(500)))
     }
+}
+
+/// A start that fails, or that nobody waits for any more, leaves nothing behind: the registry may have taken what
+/// it did not acknowledge.
+async fn begin(shared: &Arc<Shared>, until: Instant, required: bool) -> Result<(), Error> {
+    try_async_scope(async |scope| {
+        let theirs = Arc::clone(shared);
+        // It is one that cannot be reached, as often as not.
+        scope.defer_err(async move |_| drop(take_back(&theirs).await));
+        match first(shared, until).await {
+            Err(error) if required => Err(error.into()),
+            Err(error) => {
+                report(shared, &format!("{error}; tried again with every heartbeat"));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    })
+    .await
 }
 
 async fn first(shared: &Arc<Shared>, until: Instant) -> Result<(), RegistryError> {
@@ -211,10 +223,14 @@ fn jittered(interval: Duration) -> Duration {
     interval * (9000 + u32::try_from(random).unwrap_or(0)) / 10_000
 }
 
-/// At once; and once more if a heartbeat that was on its way may have put it back.
 async fn leave(shared: &Arc<Shared>, beats: JoinHandle<()>) -> Result<(), RegistryError> {
-    shared.is_now(State::Left);
     beats.abort();
+    take_back(shared).await
+}
+
+/// At once; and once more if a call that was on its way may have put it back.
+async fn take_back(shared: &Arc<Shared>) -> Result<(), RegistryError> {
+    shared.is_now(State::Left);
     let left = deregister(shared).await;
     if shared.calling.try_lock().is_ok() {
         return left;

@@ -249,3 +249,46 @@ async fn with_a_login_a_token_that_has_ended_is_asked_for_anew() {
     let (started, report) = with(registered(wrong, instance(8080)).start_limit(FAST), async |_| ()).await;
     assert!(started.is_none() && format!("{:?}", report.trigger).contains("status 403"), "{report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_hangs_keeps_nobody_else_beyond_its_limit() {
+    let server = RegistryServer::start().await.unwrap();
+    server.wants_login("epilogue", "secret");
+    server.stalls(2, Duration::from_secs(60));
+    let nacos = Arc::new(Nacos::at(server.nacos()).login("epilogue", "secret"));
+    let list = |limit: Duration| {
+        let nacos = Arc::clone(&nacos);
+        tokio::task::spawn_blocking(move || nacos.list("orders", limit))
+    };
+    let patient = list(Duration::from_secs(3));
+    until("the login is on its way", || server.asked().len() == 1).await;
+    let began = std::time::Instant::now();
+    assert!(list(FAST).await.unwrap().is_err());
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    assert!(patient.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_start_that_is_dropped_with_its_call_on_the_way_leaves_nothing_behind() {
+    let server = RegistryServer::start().await.unwrap();
+    server.stalls(1, Duration::from_millis(500));
+    let options = Options::embedded().body_limit(Duration::from_millis(50));
+    let (_, report) = run_with(options, async |app: &App| {
+        let stop = async {
+            until("the call is on its way", || !server.asked().is_empty()).await;
+            app.stop();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            started = app.start(registered(Nacos::at(server.nacos()), instance(8080))) => drop(started?),
+            () = stop => {}
+        }
+        Ok(())
+    })
+    .await;
+    assert!(report.body_dropped, "{report}");
+    until("what it owed is paid", || epilogue_task::lane::pending() == 0).await;
+    let asked = server.asked();
+    assert!(asked[0].starts_with("POST ") && asked.last().unwrap().starts_with("DELETE "), "{asked:?}");
+    assert_eq!(server.instances("orders"), []);
+}

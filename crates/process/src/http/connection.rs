@@ -35,6 +35,7 @@ async fn drive(admitted: Arc<Admitted>, router: Router, stream: TcpStream) {
     if let (End::Whole, Ok(stream)) = (end, returned.await) {
         close(stream).await;
     }
+    admitted.is_closed();
 }
 
 #[derive(PartialEq, Eq)]
@@ -82,7 +83,7 @@ async fn serve(admitted: &Arc<Admitted>, router: Router, socket: Socket) -> End 
             () = its.goes_away.notified() => connection.as_mut().graceful_shutdown(),
             () = shared.reached(Phase::Finishing), if !finishes => {
                 finishes = true;
-                // Told now, one whose first request is on its way would be closed before it is whole.
+                // Told now, one whose request is on its way would be closed before it is whole.
                 if !its.has_half_a_head() {
                     connection.as_mut().graceful_shutdown();
                 }
@@ -91,7 +92,7 @@ async fn serve(admitted: &Arc<Admitted>, router: Router, socket: Socket) -> End 
     }
 }
 
-/// Returns when the rest of a first request is there, or a finishing server has waited long enough for it.
+/// Returns when the rest of a request head is there, or a finishing server has waited long enough for it.
 async fn rest_of_the_head(connection: &Connection) {
     let _ = tokio::time::timeout(HEAD_LIMIT, connection.asked.notified()).await;
 }

@@ -29,15 +29,23 @@ pub(crate) struct Shared {
 /// One open connection.
 pub(crate) struct Connection {
     peer: SocketAddr,
+    since: Instant,
     kind: AtomicU8,
-    /// Something has arrived on it, ever.
-    heard: AtomicBool,
+    /// How much of [`PREFACE`] has arrived at its beginning; more than all of it for something else.
+    preface: AtomicUsize,
+    /// Something has arrived that belongs to no request so far.
+    half_a_head: AtomicBool,
+    /// One of its handlers will never return.
+    gave_up: AtomicBool,
     requests: Mutex<Requests>,
     /// Its client is to be told that it is the last: HTTP/2 has no header for that.
     pub(crate) goes_away: Notify,
-    /// A first request is whole.
+    /// A request is whole; nobody who comes later is told.
     pub(crate) asked: Notify,
 }
+
+/// How every HTTP/2 connection begins, and no request of HTTP/1.
+const PREFACE: &[u8; 4] = b"PRI ";
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,24 +170,40 @@ impl Shared {
         upgraded.flat_map(|connection| connection.unfinished()).collect()
     }
 
-    /// Stops counting the connection whose handler this thread was running when it called `exit`:
-    /// that handler never returns. Gives its request.
+    /// Stops counting the request whose handler this thread was running when it called `exit`: that handler
+    /// never returns. With it goes its connection, unless that has others in flight. Gives the request.
     pub(crate) fn give_up_on(&self, thread: ThreadMark) -> Option<String> {
         let mut connections = self.connections();
         let running = |connection: &Connection| connection.running_on(thread);
         let found = connections.iter().find_map(|(id, connection)| Some((*id, running(connection)?)));
         let (id, request) = found?;
-        let connection = connections.remove(&id)?;
-        self.open.send_modify(|open| *open -= 1);
+        let connection = Arc::clone(connections.get(&id)?);
+        connection.give_up(&request);
+        if connection.is_idle() {
+            connections.remove(&id);
+            self.open.send_modify(|open| *open -= 1);
+        }
         Some(request.tell(connection.peer))
+    }
+
+    /// Until when the latest connection may wait for its first request, if one that has sent nothing yet was
+    /// opened within `patience`.
+    pub(crate) fn first_request_until(&self, patience: Duration) -> Option<Instant> {
+        let connections = self.connections();
+        let silent = connections.values().filter(|connection| connection.has_sent_nothing());
+        let latest = silent.map(|connection| connection.since).max()?;
+        Some(latest + patience).filter(|until| *until > Instant::now())
     }
 
     pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Admitted {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
             peer,
+            since: Instant::now(),
             kind: AtomicU8::new(Kind::Unknown as u8),
-            heard: AtomicBool::new(false),
+            preface: AtomicUsize::new(0),
+            half_a_head: AtomicBool::new(false),
+            gave_up: AtomicBool::new(false),
             requests: Mutex::default(),
             goes_away: Notify::new(),
             asked: Notify::new(),
@@ -218,12 +242,25 @@ impl Admitted {
     }
 }
 
-impl Drop for Admitted {
-    fn drop(&mut self) {
+impl Admitted {
+    /// It is closed, and what still holds its place is a handler that never returns.
+    pub(crate) fn is_closed(&self) {
+        if self.connection.gave_up.load(Ordering::Relaxed) {
+            self.leave();
+        }
+    }
+
+    fn leave(&self) {
         let counted = self.shared.connections().remove(&self.id).is_some();
         if counted {
             self.shared.open.send_modify(|open| *open -= 1);
         }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -245,27 +282,43 @@ impl Connection {
     }
 
     pub(crate) fn becomes(&self, kind: Kind) {
-        if self.kind.swap(kind as u8, Ordering::AcqRel) == Kind::Unknown as u8 {
-            self.asked.notify_one();
-        }
+        self.kind.store(kind as u8, Ordering::Release);
     }
 
-    /// These bytes have arrived.
+    /// These bytes have arrived. Only whoever reads the connection says so.
     pub(crate) fn read(&self, bytes: &[u8]) {
-        // Relaxed: whoever looks does so again later.
-        if bytes.is_empty() || self.heard.load(Ordering::Relaxed) {
+        if bytes.is_empty() {
             return;
         }
-        self.heard.store(true, Ordering::Relaxed);
-        // How every HTTP/2 connection begins, and no request of HTTP/1.
-        if bytes.starts_with(b"PRI ") {
+        // Relaxed: whoever looks does so again later.
+        self.half_a_head.store(true, Ordering::Relaxed);
+        let seen = self.preface.load(Ordering::Relaxed);
+        if seen >= PREFACE.len() {
+            return;
+        }
+        let more = bytes.len().min(PREFACE.len() - seen);
+        let fits = PREFACE[seen..].starts_with(&bytes[..more]);
+        self.preface.store(if fits { seen + more } else { PREFACE.len() + 1 }, Ordering::Relaxed);
+        if fits && seen + more == PREFACE.len() {
             self.becomes(Kind::Http2);
         }
     }
 
-    /// Whether the beginning of a first request has arrived on it, and no more.
+    fn has_sent_nothing(&self) -> bool {
+        self.kind() == Kind::Unknown && self.preface.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether the beginning of a request has arrived on it, and no more, of one that answers one at a time.
     pub(crate) fn has_half_a_head(&self) -> bool {
-        self.heard.load(Ordering::Relaxed) && self.kind() == Kind::Unknown
+        self.half_a_head.load(Ordering::Relaxed)
+            && matches!(self.kind(), Kind::Unknown | Kind::Http1)
+            && self.is_idle()
+    }
+
+    /// The head of a request is whole.
+    pub(crate) fn is_asked(&self) {
+        self.half_a_head.store(false, Ordering::Relaxed);
+        self.asked.notify_waiters();
     }
 
     pub(crate) fn begin(&self, line: String) -> Arc<Request> {
@@ -287,6 +340,14 @@ impl Connection {
         let Some(at) = requests.open.iter().position(|open| Arc::ptr_eq(open, request)) else { return };
         let ended = requests.open.swap_remove(at);
         requests.answered = Some(ended);
+        // What came since its head was its body.
+        self.half_a_head.store(false, Ordering::Relaxed);
+    }
+
+    /// Nobody will answer it.
+    fn give_up(&self, request: &Arc<Request>) {
+        self.gave_up.store(true, Ordering::Relaxed);
+        self.requests().open.retain(|open| !Arc::ptr_eq(open, request));
     }
 
     /// Whether nothing is in flight on it.
@@ -343,5 +404,41 @@ impl Request {
         let age = self.since.elapsed().as_secs_f64();
         let sent = self.sent.load(Ordering::Relaxed);
         format!("{} from {peer}, {age:.1} s old, {sent} bytes of body handed over", self.line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Admitted {
+        let shared = Shared::new(Settings::default(), watch::Sender::new(Phase::Serving));
+        Arc::new(shared).admit(([127, 0, 0, 1], 1).into())
+    }
+
+    #[test]
+    fn http2_is_known_by_its_preface_in_whatever_pieces_it_comes() {
+        for pieces in [&[&b"PRI * HTTP/2.0"[..]][..], &[b"P", b"R", b"I", b" "], &[b"PR", b"", b"I * HT"]] {
+            let place = connection();
+            pieces.iter().for_each(|piece| place.connection.read(piece));
+            assert_eq!(place.connection.kind(), Kind::Http2, "{pieces:?}");
+        }
+        for pieces in [&[&b"PRINT / HTTP/1.1"[..]][..], &[b"P", b"OST"], &[b"x", b"PRI "], &[b"PR", b"PRI "]]
+        {
+            let place = connection();
+            pieces.iter().for_each(|piece| place.connection.read(piece));
+            assert_eq!(place.connection.kind(), Kind::Unknown, "{pieces:?}");
+            assert!(place.connection.has_half_a_head(), "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn only_one_that_has_sent_nothing_may_still_send_its_first_request() {
+        let place = connection();
+        let patience = Duration::from_secs(1);
+        assert!(place.shared.first_request_until(patience).is_some());
+        assert!(place.shared.first_request_until(Duration::ZERO).is_none(), "it had its time");
+        place.connection.read(b"G");
+        assert!(place.shared.first_request_until(patience).is_none());
     }
 }

@@ -4,10 +4,13 @@
 /// A close frame that says 1001: the server goes away.
 pub(super) const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 
-/// Follows what is written on a connection from the response that turns it into a WebSocket.
+/// Follows what is written on a connection from the response that turns it into a WebSocket. What is left of the
+/// response before that may come first.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// How much of the blank line that ends the response head was seen.
+    /// How much of the line that begins the response head was seen.
+    begin: usize,
+    /// How much of the blank line that ends it.
     head: usize,
     header: [u8; 14],
     have: usize,
@@ -20,9 +23,11 @@ impl Frames {
     /// These bytes were written.
     pub(super) fn wrote(&mut self, mut bytes: &[u8]) {
         while let Some((&first, rest)) = bytes.split_first() {
-            if self.head < BLANK.len() {
-                self.head =
-                    if first == BLANK[self.head] { self.head + 1 } else { usize::from(first == BLANK[0]) };
+            if self.begin < BEGIN.len() {
+                self.begin = more_of(BEGIN, self.begin, first);
+                bytes = rest;
+            } else if self.head < BLANK.len() {
+                self.head = more_of(BLANK, self.head, first);
                 bytes = rest;
             } else if self.payload > 0 {
                 let skipped = bytes.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
@@ -67,7 +72,14 @@ impl Frames {
     }
 }
 
-const BLANK: &[u8; 4] = b"\r\n\r\n";
+const BEGIN: &[u8] = b"HTTP/1.1 101";
+const BLANK: &[u8] = b"\r\n\r\n";
+
+/// How much of `wanted` was seen, after one more byte. Enough for texts whose beginning comes again in them as
+/// their first byte alone.
+fn more_of(wanted: &[u8], seen: usize, byte: u8) -> usize {
+    if byte == wanted[seen] { seen + 1 } else { usize::from(byte == wanted[0]) }
+}
 
 #[cfg(test)]
 mod tests {
@@ -106,9 +118,16 @@ mod tests {
 
     #[test]
     fn a_blank_line_is_found_wherever_its_beginning_repeats() {
-        assert_eq!(between(b"a\r\r\n\r\n"), [6]);
-        assert_eq!(between(b"a\r\n\r\r\n\r\n"), [8]);
-        assert_eq!(between(b"a\r\nb\r\n\r\n"), [8]);
+        let ends = |rest: &[u8]| between(&[b"HTTP/1.1 101 ", rest].concat());
+        assert_eq!(ends(b"a\r\r\n\r\n"), [13 + 6]);
+        assert_eq!(ends(b"a\r\n\r\r\n\r\n"), [13 + 8]);
+        assert_eq!(ends(b"a\r\nb\r\n\r\n"), [13 + 8]);
+    }
+
+    #[test]
+    fn the_rest_of_the_response_before_is_passed_over() {
+        let before = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nHHTTP/";
+        assert_eq!(between(&[before, HEAD].concat()), [before.len() + HEAD.len()]);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -27,6 +27,38 @@ pub(super) struct Socket {
     away: Away,
     /// Of a connection that was upgraded: its time is over.
     cut: Option<Wait>,
+    /// Of a connection that was upgraded: who reads and who writes it may be two.
+    both: Arc<Both>,
+}
+
+/// Whoever last read the connection, and whoever last wrote it: what neither of them has to itself (the socket's
+/// readiness for a close frame of ours, the phases of the server) wakes both.
+#[derive(Default)]
+struct Both(Mutex<[Option<Waker>; 2]>);
+
+#[derive(Clone, Copy)]
+enum Who {
+    Reads,
+    Writes,
+}
+
+impl Both {
+    /// The waker of both, of whom one is calling.
+    fn with(self: &Arc<Both>, who: Who, cx: &Context<'_>) -> Waker {
+        let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut wakers[who as usize] {
+            Some(known) => known.clone_from(cx.waker()),
+            unknown => *unknown = Some(cx.waker().clone()),
+        }
+        Waker::from(Arc::clone(self))
+    }
+}
+
+impl Wake for Both {
+    fn wake(self: Arc<Both>) {
+        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
 }
 
 /// How far a WebSocket has been told that the server goes away.
@@ -44,22 +76,32 @@ impl Socket {
     pub(super) fn new(stream: TcpStream, admitted: Arc<Admitted>) -> (Socket, oneshot::Receiver<TcpStream>) {
         let (back, returned) = oneshot::channel();
         let (frames, away) = (Frames::default(), Away::NotYet(None));
-        (Socket { stream: Some(stream), admitted, back: Some(back), frames, away, cut: None }, returned)
+        let socket = Socket {
+            stream: Some(stream),
+            admitted,
+            back: Some(back),
+            frames,
+            away,
+            cut: None,
+            both: Arc::default(),
+        };
+        (socket, returned)
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    fn is_upgraded(&self) -> bool {
+        self.admitted.connection.kind().is_upgraded()
+    }
+
     fn is_websocket(&self) -> bool {
         self.admitted.connection.kind() == Kind::WebSocket
     }
 
-    /// Whether it was upgraded and its time is over; else wakes when it is.
+    /// Whether its time is over; else wakes when it is.
     fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.admitted.connection.kind().is_upgraded() {
-            return false;
-        }
         let shared = Arc::clone(&self.admitted.shared);
         let cut =
             self.cut.get_or_insert_with(|| Box::pin(async move { shared.reached(Phase::StreamsCut).await }));
@@ -95,12 +137,16 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.is_cut(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        if this.is_websocket() {
+        if this.is_upgraded() {
+            let both = this.both.with(Who::Reads, cx);
+            let both = &mut Context::from_waker(&both);
+            if this.is_cut(both) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
             // Half written it goes on when the socket takes more; there may be something to read meanwhile.
-            if let Poll::Ready(told) = this.tell(cx) {
+            if this.is_websocket()
+                && let Poll::Ready(told) = this.tell(both)
+            {
                 told?;
             }
         }
@@ -114,23 +160,28 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.is_cut(cx) {
+        if !this.is_upgraded() {
+            return this.stream()?.poll_write(cx, bytes);
+        }
+        let both = this.both.with(Who::Writes, cx);
+        let both = &mut Context::from_waker(&both);
+        if this.is_cut(both) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if !this.is_websocket() {
-            return this.stream()?.poll_write(cx, bytes);
+            return this.stream()?.poll_write(both, bytes);
         }
-        ready!(this.tell(cx))?;
+        ready!(this.tell(both))?;
         if matches!(this.away, Away::Told) && !this.frames.is_closed() {
             // Nothing may follow a close frame; who writes does not know of ours yet. It may write for ever, and
             // others want their turn.
             ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = ready!(this.stream()?.poll_write(cx, bytes))?;
+        let written = ready!(this.stream()?.poll_write(both, bytes))?;
         this.frames.wrote(&bytes[..written]);
         // That may have been the end of the frame that it had to wait for.
-        if let Poll::Ready(told) = this.tell(cx) {
+        if let Poll::Ready(told) = this.tell(both) {
             told?;
         }
         Poll::Ready(Ok(written))
@@ -141,7 +192,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.admitted.connection.kind().is_upgraded() {
+        if self.is_upgraded() {
             let first = parts.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
             return self.poll_write(cx, first);
         }

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -63,8 +63,10 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
             let two = request.version() == Version::HTTP_2;
             place.connection.becomes(if two { Kind::Http2 } else { Kind::Http1 });
         }
+        place.connection.is_asked();
+        let tunnel = request.method() == Method::CONNECT;
         if let Some(answer) = self.probe(path) {
-            return Box::pin(async move { Ok(finish(answer, &place, None)) });
+            return Box::pin(async move { Ok(finish(answer, &place, None, false)) });
         }
         if !shared.settings().not_demand.iter().any(|quiet| quiet == path) {
             shared.note_demand();
@@ -76,7 +78,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let answer = hyper::service::Service::call(&self.router, request);
         Box::pin(async move {
             let answer = caught(answer, &busy.1).await;
-            Ok(finish(answer, &place, Some(busy)))
+            Ok(finish(answer, &place, Some(busy), tunnel))
         })
     }
 }
@@ -94,9 +96,18 @@ async fn caught(
     }
 }
 
-fn finish(mut answer: Response<Body>, place: &Arc<Admitted>, busy: Option<Busy>) -> Response<Tracked> {
+fn finish(
+    mut answer: Response<Body>,
+    place: &Arc<Admitted>,
+    busy: Option<Busy>,
+    tunnel: bool,
+) -> Response<Tracked> {
     let (shared, connection) = (&place.shared, &place.connection);
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS && connection.kind() != Kind::Http2 {
+    let becomes_else = match answer.status() {
+        StatusCode::SWITCHING_PROTOCOLS => true,
+        status => tunnel && status.is_success(),
+    };
+    if becomes_else && connection.kind() != Kind::Http2 {
         let to = answer.headers().get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
         let websocket = to.eq_ignore_ascii_case(b"websocket");
         connection.becomes(if websocket { Kind::WebSocket } else { Kind::Other });

@@ -35,9 +35,13 @@ pub(super) async fn drain(
         cx.note(format!("the accept loop had ended: {error}"));
         0
     });
-    // Idle connections of a server that nobody asked for a while are not worth a second.
+    // Idle connections of a server that nobody asked for a while are not worth a second; a client that has just
+    // connected is about to ask.
+    let patience = shared.settings().idle_linger;
     if queued > 0 || !leaving.nobody_came(shared.last_demand()) {
-        linger(shared, &mut cx, deadline).await;
+        linger(shared, &mut cx, deadline.min(Instant::now() + patience)).await;
+    } else if let Some(until) = shared.first_request_until(patience) {
+        linger(shared, &mut cx, deadline.min(until)).await;
     }
 
     shared.enter(Phase::Finishing);
@@ -101,8 +105,7 @@ async fn leave(shared: &Shared, cx: &mut StopCx, leaving: &Leaving, deadline: In
     }
 }
 
-async fn linger(shared: &Shared, cx: &mut StopCx, deadline: Instant) {
-    let until = deadline.min(Instant::now() + shared.settings().idle_linger);
+async fn linger(shared: &Shared, cx: &mut StopCx, until: Instant) {
     while !cx.skip_idle_waits() {
         tokio::select! {
             () = tokio::time::sleep_until(until) => return,
