@@ -66,6 +66,13 @@ enum Soak {
         #[arg(long, default_value = "both")]
         style: String,
     },
+    /// Six generations and more of a service that take over each other's listener under load: how many requests
+    /// of how many are lost, over HTTP/1.1 and HTTP/2
+    Upgrade {
+        /// How many requests are to be answered
+        #[arg(long, default_value_t = 1_000_000)]
+        requests: u64,
+    },
 }
 
 #[derive(Subcommand)]
@@ -97,6 +104,7 @@ fn main() -> ExitCode {
         Chore::Bench { what: Bench::Scope { write } } => bench::scope(write),
         Chore::Bench { what: Bench::Journal { write } } => bench::journal(write),
         Chore::Soak { what: Soak::Rolling { requests, style } } => steps::soak_rolling(requests, &style),
+        Chore::Soak { what: Soak::Upgrade { requests } } => steps::soak_upgrade(requests),
         Chore::Model => steps::model(),
         Chore::Loom => steps::loom(),
         Chore::Fuzz { seconds } => steps::fuzz(seconds),

@@ -48,6 +48,14 @@ pub(crate) fn soak_rolling(requests: u64, style: &str) -> Result<(), String> {
     step("rolling restarts", roll)
 }
 
+/// Generations of a service that take over each other's listener under load.
+pub(crate) fn soak_upgrade(requests: u64) -> Result<(), String> {
+    step("the service and its clients", cargo(&["build", "--release", "-p", "bench-upgrade"]))?;
+    let mut load = Command::new("target/release/bench-upgrade");
+    load.args(["load", "--requests", &requests.to_string()]);
+    step("upgrades", load)
+}
+
 /// A million programs of each kind, in release.
 pub(crate) fn model() -> Result<(), String> {
     let mut model = cargo(&["test", "--release", "-p", "epilogue", "--test", "model", "--", "--nocapture"]);

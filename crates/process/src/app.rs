@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::budget::{self, Grace};
 use crate::error::Error;
+use crate::listener::Listeners;
 use crate::options::Options;
 use crate::part::{Part, Started, Status, Stop};
 use crate::ready;
@@ -23,6 +24,7 @@ use crate::stack::{Stack, Step, status_of};
 use crate::starting::Starting;
 use crate::state::{StopControl, StopToken, Trigger};
 use crate::stop;
+use crate::systemd::Systemd;
 
 /// The running program, as its body and its parts see it. Cheap to clone.
 #[derive(Clone)]
@@ -49,6 +51,13 @@ pub(crate) struct Inner {
     /// What SIGHUP makes it read again.
     pub(crate) reload: Reload,
     pub(crate) starting: Starting,
+    /// What another generation may take over.
+    pub(crate) listeners: Listeners,
+    /// Held by an upgrade that is under way.
+    pub(crate) upgrading: tokio::sync::Mutex<()>,
+    pub(crate) systemd: Systemd,
+    /// What was added to the budget, in microseconds.
+    extension: AtomicU64,
     /// What is being stopped at this moment, for the last words of a process that is cut.
     current: Mutex<Current>,
 }
@@ -61,6 +70,7 @@ struct Current {
 
 impl App {
     pub(crate) fn new(options: Options, grace: Grace) -> App {
+        let systemd = Systemd::from_environment(options.owns_process && options.environment);
         App {
             inner: Arc::new(Inner {
                 options,
@@ -75,6 +85,10 @@ impl App {
                 over: AtomicBool::new(false),
                 reload: Reload::default(),
                 starting: Starting::default(),
+                listeners: Listeners::default(),
+                upgrading: tokio::sync::Mutex::default(),
+                systemd,
+                extension: AtomicU64::new(0),
                 current: Mutex::default(),
             }),
         }
@@ -232,7 +246,7 @@ impl App {
         }
         if self.is_stopping() {
             // It may have missed the announcement: the stop began while it was starting.
-            self.inner.stack.announce();
+            self.inner.stack.announce(&self.inner.control.now().why());
         }
     }
 
@@ -322,6 +336,27 @@ impl Inner {
     pub(crate) fn current_status(&self) -> Vec<String> {
         let status = self.current.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
         status.map_or_else(Vec::new, |status| status_of(&status))
+    }
+
+    /// What the stop may take, all in all.
+    pub(crate) fn budget(&self) -> Duration {
+        self.grace.budget() + Duration::from_micros(self.extension.load(Ordering::Acquire))
+    }
+
+    /// Where the platform can be told that the stop goes on, what has ended well gives its time back to what comes
+    /// later: up to twice the grace, all in all.
+    pub(crate) fn give_back(&self, time: Duration) {
+        if !self.systemd.is_there() {
+            return;
+        }
+        let most = u64::try_from(self.grace.time.as_micros()).unwrap_or(u64::MAX);
+        let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let before = self.extension.load(Ordering::Acquire);
+        // One thread stops at a time.
+        self.extension.store(before.saturating_add(time).min(most), Ordering::Release);
+        let began = self.control.now().begun.map_or_else(tokio::time::Instant::now, |(_, at)| at);
+        let left = (began + self.budget()).saturating_duration_since(tokio::time::Instant::now());
+        self.systemd.takes(left + (self.grace.time - self.grace.budget()));
     }
 
     pub(crate) fn floors(&self) -> Duration {

@@ -22,6 +22,7 @@ pub struct Options {
     pub(crate) exit_style: ExitStyle,
     pub(crate) list_scopes: bool,
     pub(crate) plan: PlanAs,
+    pub(crate) upgrade_limit: Duration,
 }
 
 /// Whether a program is only asked for its plan, and how it is to tell it.
@@ -74,6 +75,7 @@ impl Default for Options {
             exit_style: ExitStyle::Service,
             list_scopes: false,
             plan: PlanAs::of(std::env::var(PLAN_ENV).ok()),
+            upgrade_limit: Duration::from_secs(60),
         }
     }
 }
@@ -143,6 +145,13 @@ impl Options {
             (true, asked) => asked,
             (false, _) => PlanAs::NotAsked,
         };
+        self
+    }
+
+    /// How long a new generation of the program may take to be ready in an [upgrade](crate::App::upgrade); 60 s
+    /// unless set.
+    pub fn upgrade_limit(mut self, limit: Duration) -> Options {
+        self.upgrade_limit = limit;
         self
     }
 

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::escalation::StopSignal;
 
+pub(crate) mod descriptors;
+
 /// A signal as it arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
@@ -22,12 +24,17 @@ pub(crate) enum Signal {
     Stop(StopSignal),
     /// SIGUSR1: somebody wants to know what the program is at.
     Dump,
+    /// SIGUSR2: another generation of the program is to take over.
+    Upgrade,
 }
 
 impl Signal {
     fn from_number(number: i32) -> Option<Signal> {
-        let dump = (number == libc::SIGUSR1).then_some(Signal::Dump);
-        dump.or_else(|| StopSignal::from_number(number).map(Signal::Stop))
+        match number {
+            libc::SIGUSR1 => Some(Signal::Dump),
+            libc::SIGUSR2 => Some(Signal::Upgrade),
+            _ => StopSignal::from_number(number).map(Signal::Stop),
+        }
     }
 }
 
@@ -38,9 +45,9 @@ impl Signal {
 /// as the first asked.
 pub(crate) struct Signals(());
 
-/// Hands every stop signal, and SIGUSR1, to `on_signal`, on a thread of its own. A signal that was ignored
-/// when the program started stays ignored: a background job of a shell has INT and QUIT ignored. A SIGUSR1
-/// that the program has taken for itself is left to it.
+/// Hands every stop signal, SIGUSR1 and SIGUSR2 to `on_signal`, on a thread of its own. A signal that was ignored
+/// when the program started stays ignored: a background job of a shell has INT and QUIT ignored. A SIGUSR1 or
+/// SIGUSR2 that the program has taken for itself is left to it.
 ///
 /// # Errors
 ///
@@ -85,6 +92,23 @@ pub(crate) fn die_of(signal: StopSignal) -> ! {
 pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: no preconditions.
     unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Asks a child, that nobody has waited for, to end.
+pub(crate) fn terminate(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // SAFETY: no memory is passed; the number is the child's as long as it was not waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+}
+
+/// The clock that the system counts its time-outs by.
+pub(crate) fn monotonic() -> std::time::Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec to be written to.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
+    std::time::Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
 }
 
 /// Prints a line on stderr. A closed stderr leaves nobody to tell, and is no reason to panic.
@@ -168,8 +192,10 @@ fn install_once() -> io::Result<()> {
             );
         }
     }
-    if disposition(libc::SIGUSR1)? == libc::SIG_DFL {
-        install(libc::SIGUSR1)?;
+    for number in [libc::SIGUSR1, libc::SIGUSR2] {
+        if disposition(number)? == libc::SIG_DFL {
+            install(number)?;
+        }
     }
     *installed = true;
     Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::budget;
 use crate::error::Error;
 use crate::optional::{Optional, StartWithin};
-use crate::state::StopCx;
+use crate::state::{StopCx, Trigger};
 
 /// Something that starts, yields a handle to use it by, and says how it stops.
 ///
@@ -115,7 +115,7 @@ pub struct Started<H> {
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type StopFn = Box<dyn FnOnce(StopCx) -> BoxFuture<Result<(), Error>> + Send>;
-pub(crate) type Notice = Box<dyn FnOnce() + Send>;
+pub(crate) type Notice = Box<dyn FnOnce(&Trigger) + Send>;
 pub(crate) type Status = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 pub(crate) struct Stop {
@@ -150,7 +150,13 @@ impl<H> Started<H> {
 
     /// Runs the moment the stop begins, before any step: readiness off, close announced,
     /// deregistration begun. Must not block.
-    pub fn on_stopping(mut self, notice: impl FnOnce() + Send + 'static) -> Self {
+    pub fn on_stopping(self, notice: impl FnOnce() + Send + 'static) -> Self {
+        self.on_stopping_because(move |_| notice())
+    }
+
+    /// The same, for what depends on why: who has [handed over](Trigger::HandedOver) goes on under the same
+    /// address.
+    pub fn on_stopping_because(mut self, notice: impl FnOnce(&Trigger) + Send + 'static) -> Self {
         self.stop.notice = Some(Box::new(notice));
         self
     }

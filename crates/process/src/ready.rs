@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::app::{App, Inner};
+use crate::inherited;
 use crate::options::PlanAs;
 use crate::os;
 use crate::plan::plan;
@@ -31,7 +32,11 @@ pub(crate) fn begin(inner: &Inner) {
         return;
     }
     if inner.options.plan != PlanAs::NotAsked {
-        tell_plan(inner);
+        return tell_plan(inner);
+    }
+    if inner.options.owns_process {
+        inner.systemd.ready();
+        inherited::ready();
     }
 }
 

@@ -99,6 +99,11 @@ impl Reload {
         let _ = self.runtime.set(runtime);
     }
 
+    /// The program's runtime, once it runs.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.runtime.get().cloned()
+    }
+
     /// Whether anybody has said what to do.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.lock().is_empty()
@@ -139,7 +144,10 @@ pub(crate) fn begin(inner: &Arc<Inner>) {
     }
     let theirs = Arc::clone(inner);
     let task = runtime.spawn(async move {
-        match run(&theirs).await {
+        theirs.systemd.reloading();
+        let reloaded = run(&theirs).await;
+        theirs.systemd.reloaded();
+        match reloaded {
             Ok(()) => os::say("epilogue: reloaded"),
             Err(error) if error.is_stopping() => {}
             Err(error) => os::say(&format!("epilogue: {error}; the program goes on as it was")),

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::app::{App, Inner};
-use crate::budget::Grace;
+use crate::budget::{self, Grace};
 use crate::dump;
 use crate::error::Error;
 use crate::escalation::{Level, StopSignal};
@@ -22,7 +22,7 @@ use crate::options::{ExitStyle, Options};
 use crate::os;
 use crate::report::{ExitReport, StepReport};
 use crate::state::{ThreadMark, Trigger};
-use crate::{ready, signals, stop};
+use crate::{ready, signals, stop, systemd};
 
 /// Runs a program: its body, until it is to end; then the stop of everything the body started, in
 /// reverse; then returns the exit status for `main`.
@@ -52,9 +52,10 @@ use crate::{ready, signals, stop};
 /// | QUIT | tells on stderr what the program is at, then stops; no core file |
 /// | HUP | [reloads](App::on_reload), if there is something to reload; otherwise stops |
 /// | USR1 | tells on stderr what the program is at, what it owes and in which scopes; nothing stops |
+/// | USR2 | starts the program anew and hands its listeners over: an [upgrade](App::upgrade) |
 ///
-/// One that was ignored when the program began stays ignored (of TERM that is said), and a USR1 that the program
-/// has taken for itself is left to it. What a second and a third one mean is in [`escalation`](crate::escalation).
+/// One that was ignored when the program began stays ignored (of TERM that is said), and a USR1 or USR2 that
+/// the program has taken for itself is left to it. What a second and a third one mean is in [`escalation`](crate::escalation).
 /// Those that come before `run` is polled have their default effect; to hear them from the first line of `main`
 /// see [`main`](crate::main).
 ///
@@ -186,7 +187,7 @@ pub(crate) fn conclude(
         trigger,
         code: inner.code.load(Ordering::Relaxed),
         level: format!("{:?}", state.level).to_lowercase(),
-        budget: inner.grace.budget(),
+        budget: inner.budget(),
         grace_from: inner.grace.from,
         total: state.begun.map_or(Duration::ZERO, |(_, began)| began.elapsed()),
         steps,
@@ -341,9 +342,14 @@ fn tell(options: &Options, report: &ExitReport) {
 fn discover_grace(environment: bool) -> Grace {
     let env = |name: &str| std::env::var(name).ok().filter(|value| environment && !value.is_empty());
     let is_pid_1 = std::process::id() == 1;
+    let of_systemd =
+        if environment && env(budget::GRACE_ENV).is_none() { systemd::stop_timeout() } else { None };
+    if let Some(time) = of_systemd {
+        return Grace { time, from: "systemd's TimeoutStopSec" };
+    }
     Grace::discover(env, is_pid_1).unwrap_or_else(|invalid| {
         let fallback = Grace::stated(Duration::from_secs(30));
-        os::say(&format!("epilogue: {}: {invalid}; going on with 30s", crate::budget::GRACE_ENV));
+        os::say(&format!("epilogue: {}: {invalid}; going on with 30s", budget::GRACE_ENV));
         fallback
     })
 }
@@ -443,10 +449,13 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
             if state.wait_for(|state| state.stopping()).await.is_err() {
                 return;
             }
-            let budget = inner.grace.budget();
             let began = Instant::now();
             drive_if_nobody_does(&inner, runtime_of_run.as_ref()).await;
-            tokio::time::sleep_until(began + budget + Duration::from_millis(250)).await;
+            let mut budget = Duration::ZERO;
+            while budget < inner.budget() {
+                budget = inner.budget();
+                tokio::time::sleep_until(began + budget + Duration::from_millis(250)).await;
+            }
             if RUNS.load(Ordering::Acquire) != run {
                 return;
             }

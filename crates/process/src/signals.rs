@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::app::Inner;
 use crate::escalation::{Action, Level, StopSignal};
 use crate::os::{self, Received, Signal};
-use crate::{dump, reload};
+use crate::{dump, reload, upgrade};
 
 /// Does what a signal asks for. On the thread of the signals, which must not wait for anything.
 pub(crate) fn on_signal(inner: &Arc<Inner>, received: Received) {
@@ -16,6 +16,11 @@ pub(crate) fn on_signal(inner: &Arc<Inner>, received: Received) {
         Signal::Dump => {
             let asked_by = inner.control.note("SIGUSR1", received.from_pid, "asked what the program is at");
             dump::begin(inner, &asked_by);
+        }
+        Signal::Upgrade if over => {}
+        Signal::Upgrade => {
+            inner.control.note("SIGUSR2", received.from_pid, "asked for an upgrade");
+            upgrade::begin(inner);
         }
         Signal::Stop(signal) if over => {
             if !inner.control.echoes() {

@@ -10,6 +10,7 @@ use epilogue_scope::record::Registration;
 use crate::part::{Notice, Status, Stop};
 use crate::plan::PlannedStep;
 use crate::report::StepKind;
+use crate::state::Trigger;
 
 /// One thing that is to be stopped.
 pub(crate) struct Step {
@@ -120,10 +121,10 @@ impl Stack {
     }
 
     /// Tells every step once that the stop has begun, newest first.
-    pub(crate) fn announce(&self) {
+    pub(crate) fn announce(&self, why: &Trigger) {
         let notices: Vec<_> =
             self.lock().steps.iter_mut().rev().filter_map(|step| step.stop.notice.take()).collect();
-        notices.into_iter().for_each(tell);
+        notices.into_iter().for_each(|notice| tell(notice, why));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Steps> {
@@ -138,8 +139,8 @@ pub(crate) fn status_of(status: &Status) -> Vec<String> {
 }
 
 /// A part whose notice panics must not keep the others from being told.
-pub(crate) fn tell(notice: Notice) {
-    if let Err(caught) = epilogue_scope::catch(notice)
+pub(crate) fn tell(notice: Notice, why: &Trigger) {
+    if let Err(caught) = epilogue_scope::catch(|| notice(why))
         && let Some(payload) = caught.chain().current()
     {
         epilogue_scope::report::panicked("a notice of the stop", &**payload);

@@ -44,6 +44,11 @@ pub enum Trigger {
     },
     /// [`App::stop`](crate::App::stop) was called.
     Asked,
+    /// Another generation of the program has [taken over](crate::App::upgrade) its listeners.
+    HandedOver {
+        /// Its process.
+        to_pid: u32,
+    },
     /// Only the [plan](crate::App::plan) was asked for.
     Planned,
     /// Somebody called `std::process::exit`.
@@ -60,6 +65,7 @@ impl fmt::Display for Trigger {
             Trigger::Signal { name, from_pid: 0 } => f.write_str(name),
             Trigger::Signal { name, from_pid } => write!(f, "{name} from pid {from_pid}"),
             Trigger::Asked => f.write_str("the program asked for it"),
+            Trigger::HandedOver { to_pid } => write!(f, "pid {to_pid} has taken over"),
             Trigger::Planned => f.write_str("only the plan was asked for"),
             Trigger::ProcessExit => f.write_str("process::exit was called"),
         }
@@ -100,8 +106,17 @@ impl StopState {
         StopState { level: Level::Running, skip_idle_waits: false, begun: None, exit_thread: None }
     }
 
+    pub(crate) fn begun_for(trigger: Trigger, at: Instant) -> StopState {
+        StopState { level: Level::Graceful, begun: Some((trigger, at)), ..StopState::running() }
+    }
+
     pub(crate) fn stopping(&self) -> bool {
         self.begun.is_some()
+    }
+
+    /// Why the program stops.
+    pub(crate) fn why(&self) -> Trigger {
+        self.begun.as_ref().map_or(Trigger::Asked, |(trigger, _)| trigger.clone())
     }
 }
 
@@ -180,6 +195,12 @@ impl StopCx {
     /// How urgent it is now.
     pub fn level(&self) -> Level {
         self.state.borrow().level
+    }
+
+    /// Whether another generation of the program has [taken over](crate::App::upgrade) its listeners: clients find
+    /// it under the same address.
+    pub fn handed_over(&self) -> bool {
+        matches!(self.state.borrow().begun, Some((Trigger::HandedOver { .. }, _)))
     }
 
     /// Whether waits that serve nobody are to be skipped: a TERM was repeated, or more.

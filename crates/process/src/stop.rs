@@ -17,7 +17,7 @@ use crate::escalation::Level;
 use crate::os;
 use crate::report::{StepKind, StepOutcome, StepReport};
 use crate::stack::{Step, status_of};
-use crate::state::{StopCx, Word};
+use crate::state::{StopCx, Trigger, Word};
 
 /// Claims the stop for the caller. Only the first caller gets it.
 pub(crate) fn claim(inner: &Inner) -> bool {
@@ -26,11 +26,18 @@ pub(crate) fn claim(inner: &Inner) -> bool {
 
 /// Tells everyone that the stop has begun, and says so.
 pub(crate) fn announce(inner: &Inner) {
-    inner.stack.announce();
-    if inner.announced.swap(true, Ordering::AcqRel) || inner.options.quiet {
+    let trigger = inner.control.now().why();
+    inner.stack.announce(&trigger);
+    if inner.announced.swap(true, Ordering::AcqRel) {
         return;
     }
-    let Some((trigger, _)) = inner.control.now().begun else { return };
+    inner.listeners.forget();
+    if !matches!(trigger, Trigger::HandedOver { .. }) {
+        inner.systemd.stopping(&trigger.to_string());
+    }
+    if inner.options.quiet {
+        return;
+    }
     let (budget, from) = (inner.grace.budget(), inner.grace.from);
     os::say(&format!("epilogue: stopping because {trigger}; at most {budget:.1?} (grace: {from})"));
 }
@@ -80,11 +87,16 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
     let mut reports = Vec::new();
     while let Some(step) = inner.stack.pop() {
         inner.set_current(&step.name, step.stop.status.clone());
+        let total = inner.budget();
         let left = (began + total).saturating_duration_since(Instant::now());
         let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
-        reports.push(stop_one(inner, step, limit, total).await);
+        let report = stop_one(inner, step, limit, total).await;
+        if report.outcome == StepOutcome::Ok {
+            inner.give_back(report.time);
+        }
+        reports.push(report);
     }
-    let left = (began + total).saturating_duration_since(Instant::now());
+    let left = (began + inner.budget()).saturating_duration_since(Instant::now());
     if inner.options.owns_process {
         inner.set_current("cleanups of dropped futures", None);
         reports.extend(drain_lane(inner, left).await);
@@ -157,7 +169,7 @@ async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) 
     let Step { name, kind, place, mut registration, mut stop, id: _ } = step;
     // One that came when the others had been told.
     if let Some(notice) = stop.notice.take() {
-        crate::stack::tell(notice);
+        crate::stack::tell(notice, &inner.control.now().why());
     }
     let begun = Instant::now();
     let word = Arc::new(Word::default());

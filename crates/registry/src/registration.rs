@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use epilogue_process::{Error, Part, Started, StopCx};
+use epilogue_process::{Error, Part, Started, StopCx, Trigger};
 use epilogue_task::try_async_scope;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -118,17 +118,23 @@ impl Part for Registered {
         let leaving = watch::Sender::new(None);
         let left = leaving.subscribe();
         let (theirs, runtime) = (Arc::clone(&shared), tokio::runtime::Handle::current());
-        let notice = move || {
+        let notice = move |why: &Trigger| {
+            if let Trigger::HandedOver { to_pid } = why {
+                // The other generation is registered under the same address, and beats from now on.
+                beats.abort();
+                leaving.send_replace(Some(Left::To(*to_pid)));
+                return;
+            }
             drop(runtime.spawn(async move {
                 let began = Instant::now();
                 let left = leave(&theirs, beats).await.map_err(|error| error.to_string());
-                leaving.send_replace(Some((left, began.elapsed())));
+                leaving.send_replace(Some(Left::Taken(left, began.elapsed())));
             }));
         };
         let cap = limit + Duration::from_millis(500);
         let status = Arc::clone(&shared);
         Ok(Started::new(handle, async move |cx| stop(&shared, left, cx).await)
-            .on_stopping(notice)
+            .on_stopping_because(notice)
             .status(move || vec![format!("{}: {:?}", status.registry.describe(), *status.state.borrow())])
             .cap(cap)
             .floor(Duration::from_millis(500)))
@@ -243,11 +249,25 @@ async fn deregister(shared: &Arc<Shared>) -> Result<(), RegistryError> {
     call(shared, |shared| shared.registry.deregister(&shared.instance, shared.limit)).await
 }
 
-type Left = Option<(Result<(), String>, Duration)>;
+/// How it was left.
+#[derive(Clone)]
+enum Left {
+    /// To another generation of the program.
+    To(u32),
+    /// Taken off the list: what came of it, and how long that took.
+    Taken(Result<(), String>, Duration),
+}
 
-async fn stop(shared: &Shared, mut left: watch::Receiver<Left>, cx: StopCx) -> Result<(), Error> {
+async fn stop(shared: &Shared, mut left: watch::Receiver<Option<Left>>, cx: StopCx) -> Result<(), Error> {
     let left = left.wait_for(Option::is_some).await.ok().and_then(|left| left.clone());
-    let (left, took) = left.ok_or_else(|| Error::msg("it was not left: the runtime is going away"))?;
+    let (left, took) = match left {
+        Some(Left::Taken(left, took)) => (left, took),
+        Some(Left::To(pid)) => {
+            cx.note(format!("left to pid {pid}"));
+            return Ok(());
+        }
+        None => return Err(Error::msg("it was not left: the runtime is going away")),
+    };
     left.map_err(|why| Error::msg(format!("{why}; it forgets this instance without heartbeats")))?;
     // Whoever reads it learns that with its next poll: till then requests still come.
     let known_by = cx.began() + took + shared.registry.learned_within() + Duration::from_secs(1);

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::connections::Shared;
 use super::{Phase, connection};
 
-/// Accepts until the server is closing. Returns how many were still queued then.
+/// Accepts until the server is closing. Returns how many were still queued then and are its own.
 pub(super) async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>) -> usize {
     loop {
         tokio::select! {
@@ -20,6 +20,10 @@ pub(super) async fn accept(listener: TcpListener, router: Router, shared: Arc<Sh
             },
             () = shared.reached(Phase::Closing) => break,
         }
+    }
+    if shared.is_handed_over() {
+        // What is queued is the other generation's.
+        return 0;
     }
     empty_queue(listener, &router, &shared).unwrap_or_else(|error| {
         crate::os::say(&format!("epilogue: http: closing the listener: {error}"));

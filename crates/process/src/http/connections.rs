@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Phase, Settings};
-use crate::state::ThreadMark;
+use crate::state::{ThreadMark, Trigger};
 
 /// Shared by the accept loop, the connections and the drain.
 pub(crate) struct Shared {
@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
     born: Instant,
+    handed_over: AtomicBool,
     /// Microseconds since `born` + 1 of the latest request; 0 for none.
     demand: AtomicU64,
     /// The same, of the latest one while serving.
@@ -85,6 +86,7 @@ impl Shared {
             connections: Mutex::default(),
             next: AtomicU64::new(0),
             born: Instant::now(),
+            handed_over: AtomicBool::new(false),
             demand: AtomicU64::new(0),
             demand_serving: AtomicU64::new(0),
         }
@@ -98,6 +100,19 @@ impl Shared {
     pub(crate) async fn reached(&self, wanted: Phase) {
         // The sender is `self`: it cannot be gone.
         let _ = self.phase.subscribe().wait_for(|phase| *phase >= wanted).await;
+    }
+
+    /// The stop begins, for this reason.
+    pub(crate) fn begins_to_leave(&self, why: &Trigger) {
+        if matches!(why, Trigger::HandedOver { .. }) {
+            self.handed_over.store(true, Ordering::Release);
+        }
+        self.enter(Phase::Leaving);
+    }
+
+    /// Whether another process listens at the same address by now.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -15,6 +15,9 @@
 //! A request that comes during *leaving* is proof that some router does not know yet: that is why
 //! the listener waits for quiet, not for a fixed time. Probes are not requests in this sense.
 //!
+//! A server whose listener was [handed over](crate::App::upgrade) leaves it at once, and what is queued there to
+//! the other generation; its readiness stays 200, for that is there under the same address.
+//!
 //! # Streams
 //!
 //! A stream without an end of its own would hold the stop until its deadline. An event stream
@@ -220,7 +223,7 @@ impl Part for Serve {
         let handle = ServerHandle { shared: Arc::clone(&shared), address };
         let (told, asked) = (Arc::clone(&shared), Arc::clone(&shared));
         Ok(Started::new(handle, async move |cx| stop::drain(&shared, accepting, cx).await)
-            .on_stopping(move || told.enter(Phase::Leaving))
+            .on_stopping_because(move |why| told.begins_to_leave(why))
             .status(move || asked.in_flight())
             .hurry_cap(Duration::from_millis(2_500))
             .serving())

@@ -39,7 +39,7 @@ impl Handler {
         let settings = self.shared.settings();
         let is = |paths: &[String]| paths.iter().any(|probe| probe == path);
         if is(&settings.readiness) {
-            let leaving = self.shared.phase() > Phase::Serving;
+            let leaving = self.shared.phase() > Phase::Serving && !self.shared.is_handed_over();
             return Some(if leaving {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
             } else {

@@ -26,7 +26,9 @@ pub(super) async fn drain(
     shared.enter(Phase::Leaving);
     let left_at = cx.began();
     let leaving = leaving(shared, &cx, left_at);
-    leave(shared, &mut cx, &leaving, deadline).await;
+    if !shared.is_handed_over() {
+        leave(shared, &mut cx, &leaving, deadline).await;
+    }
     let held = Instant::now().saturating_duration_since(left_at);
 
     shared.enter(Phase::Closing);

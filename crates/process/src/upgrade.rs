@@ -1,0 +1,175 @@
+//! Upgrade: another generation of the program takes over the listeners, and this one stops when it is ready.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::{App, Inner};
+use crate::error::Error;
+use crate::inherited::HANDED_ENV;
+use crate::os::{self, descriptors};
+use crate::state::Trigger;
+
+/// How long a new generation that has to go is asked before it is killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl App {
+    /// Starts the program anew, with the same arguments, and hands its listeners over to the new generation: those
+    /// that [`listener`](App::listener) has made. When that is [ready](App::ready) this one stops, its servers
+    /// without waiting for routers to notice: clients find the new generation under the same address, and what the
+    /// kernel has queued there is the new one's. SIGUSR2 does the same. Returns the new generation's pid, with
+    /// the stop under way.
+    ///
+    /// The program that is started is what is found now under the name that this one was started by; so a file
+    /// that was replaced, or a link that leads elsewhere by now, is the new version.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing to hand over; this is PID 1, with which its container would end; the new generation cannot
+    /// be started, ends before it is ready, or is not ready in [time](crate::Options::upgrade_limit), in which
+    /// case it is ended. This one then goes on as it was. [Stopping](Error::is_stopping) once it stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped, a new generation that becomes ready all the same takes over beside this one.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn upgrade(&self) -> Result<u32, Error> {
+        upgrade(&self.inner).await
+    }
+}
+
+/// SIGUSR2 came. What fails is said.
+pub(crate) fn begin(inner: &Arc<Inner>) {
+    let Some(runtime) = inner.reload.runtime() else { return };
+    let theirs = Arc::clone(inner);
+    drop(runtime.spawn(async move {
+        if let Err(error) = upgrade(&theirs).await
+            && !error.is_stopping()
+        {
+            os::say(&format!("epilogue: no upgrade: {error}; this generation goes on"));
+        }
+    }));
+}
+
+async fn upgrade(inner: &Arc<Inner>) -> Result<u32, Error> {
+    let _turn = inner.upgrading.lock().await;
+    if inner.control.now().stopping() {
+        return Err(Error::stopping());
+    }
+    if std::process::id() == 1 {
+        return Err(Error::msg(
+            "this is PID 1, whose end is the end of its container: start another container",
+        ));
+    }
+    let (mut child, mut ready) = start(inner)?;
+    let pid = child.id();
+    os::say(&format!("epilogue: upgrade: pid {pid} is starting"));
+    let said = tokio::task::spawn_blocking(move || {
+        let mut said = String::new();
+        ready.read_to_string(&mut said).is_ok_and(|_| said == "ready")
+    });
+    let why = tokio::select! {
+        said = said => match said {
+            Ok(true) => {
+                crate::systemd::main_pid_is(inner, pid);
+                inner.control.begin(Trigger::HandedOver { to_pid: pid });
+                return Ok(pid);
+            }
+            // It closes the pipe when it ends.
+            _ => None,
+        },
+        () = tokio::time::sleep(inner.options.upgrade_limit) => {
+            Some(Error::msg(format!("it was not ready within {:?}", inner.options.upgrade_limit)))
+        }
+        () = inner.control.stopping() => Some(Error::stopping()),
+    };
+    let ends_by_itself = why.is_none();
+    let status = tokio::task::spawn_blocking(move || end(&mut child, ends_by_itself)).await.ok().flatten();
+    Err(why
+        .unwrap_or_else(|| Error::msg(format!("it ended before it was ready: {}", told(status))))
+        .context(format!("the new generation, pid {pid}")))
+}
+
+/// Starts the next generation; gives where it says that it is ready.
+fn start(inner: &Inner) -> Result<(Child, std::io::PipeReader), Error> {
+    let listeners = inner.listeners.copies()?;
+    if listeners.is_empty() {
+        return Err(Error::msg("there is nothing to hand over: listeners come from App::listener"));
+    }
+    let (reader, writer) = std::io::pipe()?;
+    let mut words = format!("{};{}", std::process::id(), writer.as_raw_fd());
+    let mut open: Vec<OwnedFd> = vec![writer.into()];
+    for (name, listener) in listeners {
+        words.push_str(&format!(";{name}={}", listener.as_raw_fd()));
+        open.push(listener.into());
+    }
+    let (program, arguments) = program();
+    let mut command = Command::new(&program);
+    command.args(arguments).env(HANDED_ENV, words);
+    // What was for this process alone.
+    for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "EPILOGUE_RING"] {
+        command.env_remove(name);
+    }
+    // The copies are dropped with the command: what stays open is the child's.
+    descriptors::leave_open(&mut command, open);
+    let child = command.spawn();
+    let child = child.map_err(|error| Error::from(error).context(program.display().to_string()))?;
+    Ok((child, reader))
+}
+
+/// The program as it was named, if it is still there: what that leads to may be a newer one.
+fn program() -> (PathBuf, Vec<OsString>) {
+    let mut arguments = std::env::args_os();
+    let named = arguments.next().map(PathBuf::from).unwrap_or_default();
+    let found = named.components().count() > 1 && named.exists();
+    let program = if found { named } else { std::env::current_exe().map_or(named, |exe| replaced(&exe)) };
+    (program, arguments.collect())
+}
+
+/// The kernel names a file that was replaced like this.
+fn replaced(exe: &Path) -> PathBuf {
+    let text = exe.to_string_lossy();
+    text.strip_suffix(" (deleted)").map_or_else(|| exe.to_owned(), PathBuf::from)
+}
+
+/// Ends a generation that is not to take over.
+fn end(child: &mut Child, by_itself: bool) -> Option<ExitStatus> {
+    if by_itself && let Some(status) = ended(child) {
+        return Some(status);
+    }
+    os::terminate(child.id());
+    ended(child).or_else(|| {
+        let _ = child.kill();
+        child.wait().ok()
+    })
+}
+
+fn ended(child: &mut Child) -> Option<ExitStatus> {
+    let until = std::time::Instant::now() + PATIENCE;
+    while std::time::Instant::now() < until {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
+}
+
+fn told(status: Option<ExitStatus>) -> String {
+    match status {
+        Some(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => status.to_string(),
+        },
+        None => "nobody knows how".into(),
+    }
+}

@@ -1,0 +1,246 @@
+//! Listeners that outlive a generation: handed over by the one before, or by systemd. Real processes.
+#![cfg(feature = "axum")]
+
+mod rig;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use epilogue_process::{App, Options, http, main_with};
+use rig::{FILE, PROGRAM};
+
+/// Not a test: the program, which says its pid to whoever asks.
+#[test]
+fn program() {
+    let Ok(name) = std::env::var(PROGRAM) else { return };
+    let file = std::path::PathBuf::from(std::env::var_os(FILE).unwrap_or_default());
+    let again = std::env::var_os("EPILOGUE_LISTENERS").is_some();
+    let options =
+        Options::default().upgrade_limit(Duration::from_millis(if name == "hangs" { 500 } else { 20_000 }));
+    let code = main_with(options, async |app: &App| {
+        if again && name == "fails" {
+            app.exit(9);
+            return Ok(());
+        }
+        if again && name == "hangs" {
+            std::fs::write(&file, std::process::id().to_string())?;
+            app.start(epilogue_process::part("hangs", async || {
+                std::future::pending::<Result<epilogue_process::Started<()>, _>>().await
+            }))
+            .await?;
+        }
+        let listener = app.listener("http", "127.0.0.1:0").await?;
+        println!("at {}", listener.local_addr()?);
+        let router = Router::new().route("/", get(|| async { std::process::id().to_string() }));
+        app.start(http::serve(listener, router).readiness("/ready")).await?;
+        Ok(())
+    });
+    std::process::exit(i32::from(code != ExitCode::SUCCESS));
+}
+
+struct Running {
+    child: std::process::Child,
+    lines: BufReader<std::process::ChildStdout>,
+    address: SocketAddr,
+    file: std::path::PathBuf,
+}
+
+fn start(program: &str, before: &[&str], stdin: Option<OwnedFd>) -> Running {
+    let (mut command, file) = rig::command(program, before);
+    if let Some(stdin) = stdin {
+        command.stdin(stdin);
+    }
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    let address = ([0, 0, 0, 0], 0).into();
+    let mut running = Running { child, lines, address, file };
+    running.address = running.next_address();
+    running
+}
+
+impl Running {
+    /// Where the next generation says that it listens.
+    fn next_address(&mut self) -> SocketAddr {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "ended before it said where it listens");
+            if let Some((_, address)) = line.split_once("at 127") {
+                return format!("127{}", address.trim()).parse().unwrap();
+            }
+        }
+    }
+
+    /// Until it has said this on stderr; all that was said till then.
+    fn hear(&mut self, wanted: &str) -> String {
+        let stderr = self.child.stderr.as_mut().unwrap();
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        while !String::from_utf8_lossy(&said).contains(wanted) {
+            assert!(stderr.read(&mut byte).unwrap() > 0, "{}", String::from_utf8_lossy(&said));
+            said.push(byte[0]);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    }
+}
+
+impl Running {
+    /// The pid of the generation that has taken over.
+    fn upgraded(&mut self) -> u32 {
+        let told = self.hear(" is starting");
+        let pid = told.rsplit_once("upgrade: pid ").unwrap().1.split(' ').next().unwrap().to_owned();
+        self.hear(&format!("stopping because pid {pid} has taken over"));
+        pid.parse().unwrap()
+    }
+
+    /// Until every generation has let go of stderr; what was said till then.
+    fn all_ended(&mut self) -> String {
+        let mut said = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+/// One request; whether the connection is the last, and the answer.
+fn ask(stream: &mut TcpStream, path: &str) -> std::io::Result<(bool, String)> {
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let (mut closes, mut length) = (false, 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim().to_lowercase();
+        closes |= line == "connection: close";
+        length = line.strip_prefix("content-length: ").map_or(length, |length| length.parse().unwrap());
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok((closes, String::from_utf8(body).unwrap()))
+}
+
+/// A client that keeps its connection as long as it is let; it never asks twice for the same. Who answered.
+fn ask_on(address: SocketAddr, done: &AtomicBool) -> std::io::Result<BTreeSet<u32>> {
+    let mut answered = BTreeSet::new();
+    let mut stream = TcpStream::connect(address)?;
+    while !done.load(Ordering::Relaxed) {
+        let (closes, pid) = ask(&mut stream, "/")?;
+        answered.insert(pid.parse().unwrap());
+        if closes {
+            stream = TcpStream::connect(address)?;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(answered)
+}
+
+/// The clients end, also when the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn end(pid: u32) {
+    rig::signal(pid, libc::SIGTERM);
+}
+
+#[test]
+fn three_generations_serve_one_address_and_nobody_notices() {
+    let mut running = start("serves", &[], None);
+    let (address, first) = (running.address, running.child.id());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _done = Done(&done);
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| ask_on(address, &done))).collect();
+        let mut pid = first;
+        for _ in 0..2 {
+            // A probe that comes by an old connection is answered for the address, not for the process.
+            let mut probe = TcpStream::connect(address).unwrap();
+            assert_eq!(ask(&mut probe, "/ready").unwrap().1, "ready\n");
+            rig::signal(pid, libc::SIGUSR2);
+            assert_eq!(running.next_address(), address);
+            let next = running.upgraded();
+            assert_eq!(ask(&mut probe, "/ready").unwrap(), (true, "ready\n".into()));
+            assert_ne!(next, pid);
+            if pid == first {
+                assert_eq!(running.child.wait().unwrap().code(), Some(0));
+            }
+            pid = next;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        done.store(true, Ordering::Relaxed);
+        let answered: BTreeSet<u32> =
+            clients.into_iter().flat_map(|client| client.join().unwrap().unwrap()).collect();
+        assert!(answered.len() == 3 && answered.contains(&first) && answered.contains(&pid), "{answered:?}");
+        end(pid);
+    });
+    running.all_ended();
+}
+
+#[test]
+fn a_generation_that_fails_is_told_of_and_the_old_one_goes_on() {
+    let mut running = start("fails", &[], None);
+    rig::signal(running.child.id(), libc::SIGUSR2);
+    let told = running.hear("this generation goes on");
+    assert!(told.contains("it ended before it was ready: exit code"), "{told}");
+    let mut client = TcpStream::connect(running.address).unwrap();
+    assert_eq!(ask(&mut client, "/").unwrap(), (false, running.child.id().to_string()));
+    end(running.child.id());
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_generation_that_is_never_ready_is_ended_in_time() {
+    let mut running = start("hangs", &[], None);
+    rig::signal(running.child.id(), libc::SIGUSR2);
+    let told = running.hear("this generation goes on");
+    assert!(told.contains("it was not ready within 500ms"), "{told}");
+    let successor = std::fs::read_to_string(&running.file).unwrap();
+    assert!(!std::path::Path::new("/proc").join(successor).exists());
+    let mut client = TcpStream::connect(running.address).unwrap();
+    assert_eq!(ask(&mut client, "/").unwrap().1, running.child.id().to_string());
+    end(running.child.id());
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_stop_in_the_middle_of_an_upgrade_ends_both_generations() {
+    let mut running = start("hangs", &[], None);
+    rig::signal(running.child.id(), libc::SIGUSR2);
+    running.hear("is starting");
+    end(running.child.id());
+    let said = running.all_ended();
+    assert_eq!(running.child.wait().unwrap().code(), Some(0), "{said}");
+}
+
+#[test]
+fn a_socket_of_systemds_is_taken_and_handed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // As systemd does: descriptor 3, and whom it is for.
+    let activated = ["sh", "-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null"#];
+    let mut running = start("serves", &activated, Some(listener.into()));
+    assert_eq!(running.address, address);
+    rig::signal(running.child.id(), libc::SIGUSR2);
+    assert_eq!(running.next_address(), address);
+    let next = running.upgraded();
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    let mut client = TcpStream::connect(address).unwrap();
+    assert_eq!(ask(&mut client, "/").unwrap().1, next.to_string());
+    end(next);
+    running.all_ended();
+    assert!(TcpStream::connect(address).is_err(), "nobody holds it open any more");
+}
