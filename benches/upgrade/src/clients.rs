@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
@@ -93,7 +93,8 @@ impl Counts {
 
 enum Connection {
     One(http1::SendRequest<Body>),
-    Two(http2::SendRequest<Body>),
+    /// Not hyper's: it does not tell what was never sent from what was not answered.
+    Two(h2::client::SendRequest<Bytes>),
 }
 
 /// What came of one request.
@@ -151,51 +152,64 @@ async fn connect(address: SocketAddr, two: bool, client: usize) -> Result<Connec
     };
     let stream = connected.await.map_err(|error| format!("not connected ({})", error.kind()))?;
     let _ = stream.set_nodelay(true);
-    let refused = |error: hyper::Error| format!("not connected ({error})");
     if two {
-        let (client, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(refused)?;
+        let connected = h2::client::handshake(stream).await;
+        let (client, connection) = connected.map_err(|error| format!("not connected ({error})"))?;
         tokio::spawn(connection);
         Ok(Connection::Two(client))
     } else {
-        let (client, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(refused)?;
+        let connected = http1::handshake(TokioIo::new(stream)).await;
+        let (client, connection) = connected.map_err(|error| format!("not connected ({error})"))?;
         tokio::spawn(connection);
         Ok(Connection::One(client))
     }
 }
 
 async fn exchange(connection: &mut Connection) -> Result<Exchange, String> {
-    // Closed in good order between two requests, or told that it was the last.
-    let is_ready = match connection {
-        Connection::One(client) => client.ready().await.is_ok(),
-        Connection::Two(client) => client.ready().await.is_ok(),
-    };
-    if !is_ready {
+    match connection {
+        Connection::One(client) => exchange_on_one(client).await,
+        Connection::Two(client) => exchange_on_two(client.clone()).await,
+    }
+}
+
+async fn exchange_on_one(client: &mut http1::SendRequest<Body>) -> Result<Exchange, String> {
+    // Closed in good order between two requests.
+    if client.ready().await.is_err() {
         return Ok(Exchange::NotSent);
     }
-    let request = Request::get("http://service/").header(HOST, "service").body(Body::new());
-    let request = request.map_err(|error| error.to_string())?;
-    let answer = match connection {
-        Connection::One(client) => client.try_send_request(request).await,
-        Connection::Two(client) => client.try_send_request(request).await,
-    };
+    let request = Request::get("/").header(HOST, "service").body(Body::new());
+    let answer = client.try_send_request(request.map_err(|error| error.to_string())?).await;
     let answer = match answer.map_err(|mut error| (error.take_message().is_some(), error.into_error())) {
         Ok(answer) => answer,
         Err((true, _)) => return Ok(Exchange::NotSent),
-        Err((false, error)) => {
-            let why = std::error::Error::source(&error).map_or_else(String::new, |why| format!(": {why}"));
-            return Err(format!("not answered ({error}{why})"));
-        }
+        Err((false, error)) => return Err(format!("not answered ({error})")),
     };
     let goes_on = answer.headers().get(CONNECTION).is_none_or(|value| value != "close");
-    whole(answer).await.map(|()| Exchange::Answered { goes_on })
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.map_err(|error| format!("cut off ({error})"))?.to_bytes();
+    whole(head.status, &body).map(|()| Exchange::Answered { goes_on })
 }
 
-async fn whole(answer: Response<hyper::body::Incoming>) -> Result<(), String> {
-    let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(|error| format!("cut off ({error})"))?.to_bytes();
+async fn exchange_on_two(client: h2::client::SendRequest<Bytes>) -> Result<Exchange, String> {
+    // Told that it was the last one.
+    let Ok(mut client) = client.ready().await else { return Ok(Exchange::NotSent) };
+    let request = Request::get("http://service/").body(()).map_err(|error| error.to_string())?;
+    // An error here is one before anything was sent; one of the answer is not.
+    let Ok((answer, _)) = client.send_request(request, true) else { return Ok(Exchange::NotSent) };
+    let answer = answer.await.map_err(|error| format!("not answered ({error})"))?;
+    let (head, mut body) = answer.into_parts();
+    let mut all = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.map_err(|error| format!("cut off ({error})"))?;
+        all.extend_from_slice(&data);
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    whole(head.status, &all).map(|()| Exchange::Answered { goes_on: true })
+}
+
+fn whole(status: StatusCode, body: &[u8]) -> Result<(), String> {
     match status {
-        StatusCode::OK if body == "hello" => Ok(()),
+        StatusCode::OK if body == b"hello" => Ok(()),
         status => Err(format!("status {status}, {} bytes", body.len())),
     }
 }

@@ -78,9 +78,9 @@
 /// a catch on a panic. Not being listed costs a relaxed load and a test or two.
 pub use epilogue_macros::scoped;
 pub use epilogue_process::{
-    App, Error, ExitReport, ExitStyle, FnPart, Options, Part, Plan, PlannedStep, Started, StepKind,
-    StepOutcome, StepReport, StopCx, StopToken, TaskPanic, Trigger, budget, escalation, exit, main,
-    main_with, part, run, run_with,
+    App, Error, ExitReport, ExitStyle, FnPart, Optional, Options, Part, Plan, PlannedStep, ReportAs, Restart,
+    Restartable, StartWithin, Started, StepKind, StepOutcome, StepReport, StopCx, StopToken, TaskPanic,
+    Trigger, budget, escalation, exit, main, main_with, part, restartable, run, run_with,
 };
 pub use epilogue_scope::{
     BoxError, Caught, Chain, CleanupError, CleanupErrors, CleanupResult, Defer, Deferred, Ending, Guard, How,
@@ -104,6 +104,8 @@ pub use epilogue_durable as durable;
 pub use epilogue_durable::DurableScope;
 #[cfg(feature = "axum")]
 pub use epilogue_process::http;
+#[cfg(feature = "tcp")]
+pub use epilogue_process::tcp;
 #[cfg(feature = "registry")]
 pub use epilogue_registry as registry;
 

@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::budget::{self, Grace};
 use crate::error::Error;
+use crate::last::Last;
 use crate::listener::Listeners;
 use crate::options::Options;
 use crate::part::{Part, Started, Status, Stop};
@@ -51,6 +52,8 @@ pub(crate) struct Inner {
     /// What SIGHUP makes it read again.
     pub(crate) reload: Reload,
     pub(crate) starting: Starting,
+    /// What runs when everything has stopped.
+    pub(crate) last: Last,
     /// What another generation may take over.
     pub(crate) listeners: Listeners,
     /// Held by an upgrade that is under way.
@@ -85,6 +88,7 @@ impl App {
                 over: AtomicBool::new(false),
                 reload: Reload::default(),
                 starting: Starting::default(),
+                last: Last::default(),
                 listeners: Listeners::default(),
                 upgrading: tokio::sync::Mutex::default(),
                 systemd,
@@ -343,6 +347,11 @@ impl Inner {
         self.grace.budget() + Duration::from_micros(self.extension.load(Ordering::Acquire))
     }
 
+    /// From what began the stop to this moment.
+    pub(crate) fn since_trigger(&self, now: tokio::time::Instant) -> Duration {
+        self.control.now().begun.map_or(Duration::ZERO, |(_, began)| now.saturating_duration_since(began))
+    }
+
     /// Where the platform can be told that the stop goes on, what has ended well gives its time back to what comes
     /// later: up to twice the grace, all in all.
     pub(crate) fn give_back(&self, time: Duration) {
@@ -360,7 +369,7 @@ impl Inner {
     }
 
     pub(crate) fn floors(&self) -> Duration {
-        self.stack.floors()
+        self.stack.floors() + self.last.floors()
     }
 }
 

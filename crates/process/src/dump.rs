@@ -72,7 +72,11 @@ fn text(inner: &Inner, mut text: String) -> String {
     if inner.control.now().stopping() {
         section(&mut text, "what that is busy with", inner.current_status());
     }
-    section(&mut text, "owed by the program, newest first", inner.stack.describe());
+    section(
+        &mut text,
+        "owed by the program, newest first",
+        inner.stack.describe().into_iter().chain(inner.last.names()).collect(),
+    );
     section(&mut text, "owed by futures that were dropped, on the lane", on_the_lane());
     if LISTED.load(Ordering::Acquire) {
         section(&mut text, "scopes that are alive", record::live_scopes().iter().map(scope).collect());

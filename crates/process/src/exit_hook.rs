@@ -144,7 +144,6 @@ fn drive(shared: &Arc<Shared>, exiting: ThreadMark) {
         // The stop is under way: whoever drives it lets the exiting thread go.
         return;
     }
-    let steps = stop::pay_elsewhere(inner, shared.runtime.as_ref());
-    crate::run::conclude(inner, Trigger::ProcessExit, None, steps);
+    stop::pay_elsewhere(inner, shared.runtime.as_ref(), Trigger::ProcessExit, None);
     shared.finish();
 }

@@ -48,12 +48,15 @@ pub mod budget;
 mod dump;
 mod error;
 pub mod escalation;
+mod event;
 mod exit;
 mod exit_hook;
 #[cfg(feature = "axum")]
 pub mod http;
 mod inherited;
+mod last;
 mod launch;
+mod line;
 mod listener;
 mod optional;
 mod options;
@@ -66,12 +69,16 @@ mod reload;
 mod report;
 mod restart;
 mod run;
+#[cfg(feature = "tcp")]
+mod server;
 mod signals;
 mod stack;
 mod starting;
 mod state;
 mod stop;
 mod systemd;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 mod upgrade;
 
 pub use app::{App, Deferred};
@@ -80,7 +87,7 @@ pub use error::Error;
 pub use exit::exit;
 pub use launch::{main, main_with};
 pub use optional::{Optional, StartWithin};
-pub use options::{ExitStyle, Options};
+pub use options::{ExitStyle, Options, ReportAs};
 pub use part::{FnPart, Part, Started, part};
 pub use plan::{Plan, PlannedStep};
 pub use report::{ExitReport, StepKind, StepOutcome, StepReport};

@@ -23,6 +23,7 @@ pub struct Options {
     pub(crate) list_scopes: bool,
     pub(crate) plan: PlanAs,
     pub(crate) upgrade_limit: Duration,
+    pub(crate) report_as: ReportAs,
 }
 
 /// Whether a program is only asked for its plan, and how it is to tell it.
@@ -48,6 +49,36 @@ pub enum ExitStyle {
     Tool,
 }
 
+/// How the exit report is told on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReportAs {
+    /// For people: a line for each step.
+    #[default]
+    Text,
+    /// [One line](crate::ExitReport::line) of `key=value`.
+    Line,
+    /// One line of JSON, as [`write_json`](crate::ExitReport::write_json) has it.
+    Json,
+}
+
+impl ReportAs {
+    fn of(asked: Option<String>) -> ReportAs {
+        match asked.as_deref() {
+            None | Some("" | "text") => ReportAs::Text,
+            Some("line") => ReportAs::Line,
+            Some("json") => ReportAs::Json,
+            Some(other) => {
+                let words = "it is text, line or json; the report is told as text";
+                crate::os::say(&format!("epilogue: {REPORT_AS_ENV}={other:?}: {words}"));
+                ReportAs::Text
+            }
+        }
+    }
+}
+
+/// The variable that says how the report is told.
+const REPORT_AS_ENV: &str = "EPILOGUE_REPORT_AS";
 /// The variable that asks for the plan.
 const PLAN_ENV: &str = "EPILOGUE_PLAN";
 
@@ -76,6 +107,7 @@ impl Default for Options {
             list_scopes: false,
             plan: PlanAs::of(std::env::var(PLAN_ENV).ok()),
             upgrade_limit: Duration::from_secs(60),
+            report_as: ReportAs::of(std::env::var(REPORT_AS_ENV).ok()),
         }
     }
 }
@@ -88,13 +120,14 @@ impl Options {
         Options { owns_process: false, quiet: true, report_file: None, plan, ..Options::default() }
     }
 
-    /// Takes nothing from the environment: neither `EPILOGUE_GRACE`, `EPILOGUE_REPORT`, `EPILOGUE_RING`,
-    /// `EPILOGUE_PLAN` and `EPILOGUE_SCOPES`, nor what platform this is. For a program that runs others, for which those
+    /// Takes nothing from the environment: neither `EPILOGUE_GRACE`, `EPILOGUE_REPORT`,
+    /// `EPILOGUE_REPORT_AS`, `EPILOGUE_RING`, `EPILOGUE_PLAN` and `EPILOGUE_SCOPES`, nor what platform this is. For a program that runs others, for which those
     /// variables are meant.
     pub fn without_environment(mut self) -> Options {
         self.environment = false;
         self.plan = PlanAs::NotAsked;
         self.report_file = None;
+        self.report_as = ReportAs::Text;
         self
     }
 
@@ -120,6 +153,12 @@ impl Options {
     /// names, if any.
     pub fn report_file(mut self, path: impl Into<PathBuf>) -> Options {
         self.report_file = Some(path.into());
+        self
+    }
+
+    /// How the exit report is told on stderr; without it as `EPILOGUE_REPORT_AS` says: `text`, `line` or `json`.
+    pub fn report_as(mut self, report_as: ReportAs) -> Options {
+        self.report_as = report_as;
         self
     }
 

@@ -1,6 +1,7 @@
 //! The plan of the stop: its order, and what each step may take, before anything stops.
 
 use std::fmt;
+use std::panic::Location;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -61,6 +62,28 @@ pub struct PlannedStep {
     pub over_by: Duration,
 }
 
+impl PlannedStep {
+    /// One whose times are still to be filled in.
+    pub(crate) fn new(
+        name: &str,
+        kind: StepKind,
+        place: &'static Location<'static>,
+        floor: Duration,
+    ) -> Self {
+        PlannedStep {
+            name: name.to_owned(),
+            kind,
+            place: place.to_string(),
+            floor,
+            cap: None,
+            serves: false,
+            at_most: Duration::ZERO,
+            at_least: Duration::ZERO,
+            over_by: Duration::ZERO,
+        }
+    }
+}
+
 impl App {
     /// The plan of the stop, were it to begin now.
     ///
@@ -92,7 +115,8 @@ impl App {
 
 pub(crate) fn plan(inner: &Inner) -> Plan {
     let (grace, budget) = (&inner.grace, inner.grace.budget());
-    let steps = inner.stack.plan();
+    let mut steps = inner.stack.plan();
+    steps.extend(inner.last.plan());
     let mut plan = Plan {
         schema: "epilogue.plan/v1",
         grace: grace.time,

@@ -60,6 +60,9 @@ pub struct StepReport {
     /// How it ended.
     #[serde(flatten)]
     pub outcome: StepOutcome,
+    /// From what began the stop to its turn.
+    #[serde(rename = "at_ms", serialize_with = "as_ms")]
+    pub at: Duration,
     /// From its turn to its end.
     #[serde(rename = "ms", serialize_with = "as_ms")]
     pub time: Duration,
@@ -129,6 +132,15 @@ impl ExitReport {
                 .steps
                 .iter()
                 .any(|step| matches!(step.outcome, StepOutcome::Failed { .. } | StepOutcome::Panicked { .. }))
+    }
+
+    /// What a step that failed said.
+    pub(crate) fn failure(step: &StepReport) -> Option<String> {
+        match &step.outcome {
+            StepOutcome::Failed { error } => Some(format!("{}: {error}", step.name)),
+            StepOutcome::Panicked { message } => Some(format!("{} panicked: {message}", step.name)),
+            _ => None,
+        }
     }
 
     /// Writes the report as one JSON object. The file appears whole or not at all.

@@ -17,8 +17,10 @@ use crate::budget::{self, Grace};
 use crate::dump;
 use crate::error::Error;
 use crate::escalation::{Level, StopSignal};
+use crate::event;
 use crate::exit_hook::ExitHook;
-use crate::options::{ExitStyle, Options};
+use crate::last;
+use crate::options::{ExitStyle, Options, ReportAs};
 use crate::os;
 use crate::report::{ExitReport, StepReport};
 use crate::state::{ThreadMark, Trigger};
@@ -154,7 +156,7 @@ where
     // What futures of the body owed when they were dropped may need what the body has started.
     stop::settle_debts(&app.inner, &debts).await;
     let steps = stop::pay(&app.inner).await;
-    let report = conclude(&app.inner, trigger, body_dropped, steps);
+    let report = conclude(&app.inner, trigger, body_dropped, steps).await;
     if let Some(process) = process {
         process.leave(&report).await;
     }
@@ -174,9 +176,10 @@ pub(crate) fn die_if_told(options: &Options, report: &ExitReport) {
     }
 }
 
-/// Puts the report together and tells it. A body that was dropped, or never came back, was `starting` this.
-pub(crate) fn conclude(
-    inner: &Inner,
+/// Puts the report together, runs what is to run last, and tells it. A body that was dropped, or never came back,
+/// was starting what it gives.
+pub(crate) async fn conclude(
+    inner: &Arc<Inner>,
     trigger: Trigger,
     body_dropped: Option<Vec<String>>,
     steps: Vec<StepReport>,
@@ -196,7 +199,12 @@ pub(crate) fn conclude(
         cleanup_failures: epilogue_scope::report::count(),
         signals: inner.control.signals_seen(),
     };
-    report.code = exit_code(&report);
+    let own = report.code;
+    report.code = exit_code(own, &report);
+    event::exit(&report);
+    last::pay(inner, &mut report).await;
+    report.code = exit_code(own, &report);
+    report.total = inner.since_trigger(Instant::now());
     inner.reload.forget();
     // Whoever asked what the program is at gets the answer before the end.
     dump::told(Duration::from_secs(1));
@@ -317,8 +325,8 @@ async fn settle_trigger(inner: &Arc<Inner>, mut end: BodyEnd) -> (Trigger, Optio
     (trigger, dropped)
 }
 
-fn exit_code(report: &ExitReport) -> u8 {
-    match report.code {
+fn exit_code(own: u8, report: &ExitReport) -> u8 {
+    match own {
         0 if !report.abandoned().is_empty() => 124,
         0 if report.failed() => 123,
         code => code,
@@ -329,13 +337,21 @@ fn tell(options: &Options, report: &ExitReport) {
     let bad = report.failed() || !report.abandoned().is_empty();
     if options.owns_process && (bad || !options.quiet) {
         // A closed stderr leaves nobody to tell.
-        let _ = std::io::stderr().write_all(report.to_string().as_bytes());
+        let _ = std::io::stderr().write_all(told(options, report).as_bytes());
     }
     if let Some(path) = &options.report_file
         && let Err(error) = report.write_json(path)
     {
         let path = path.display();
         os::say(&format!("epilogue: the exit report could not be written to {path}: {error}"));
+    }
+}
+
+fn told(options: &Options, report: &ExitReport) -> String {
+    match options.report_as {
+        ReportAs::Text => report.to_string(),
+        ReportAs::Line => report.line() + "\n",
+        ReportAs::Json => serde_json::to_string(report).unwrap_or_else(|error| error.to_string()) + "\n",
     }
 }
 
@@ -489,11 +505,15 @@ async fn drive_if_nobody_does(inner: &Arc<Inner>, runtime: Option<&Handle>) {
     }
     let trigger = inner.control.now().begun.map_or(Trigger::Asked, |(trigger, _)| trigger);
     let (theirs, runtime) = (Arc::clone(inner), runtime.cloned());
-    let stopped = std::thread::spawn(move || stop::pay_elsewhere(&theirs, runtime.as_ref()));
+    let starting = Some(inner.starting.tell());
+    let stopped =
+        std::thread::spawn(move || stop::pay_elsewhere(&theirs, runtime.as_ref(), trigger, starting));
     while !stopped.is_finished() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let starting = inner.starting.tell();
-    let report = conclude(inner, trigger, Some(starting), stopped.join().unwrap_or_default());
-    os::exit_now(report.code);
+    match stopped.join() {
+        Ok(report) => os::exit_now(report.code),
+        // A panic outside every step: there is nothing more that could be done.
+        Err(_) => os::exit_now(124),
+    }
 }

@@ -55,7 +55,7 @@ fn last_words(inner: &Inner) -> String {
     let mut words = String::from("epilogue: told to die; abandoned:\n");
     let starts = inner.starting.tell().into_iter().map(|start| format!("the start of {start}"));
     let current = Some(inner.current()).filter(|name| !name.is_empty());
-    for name in starts.chain(current).chain(inner.stack.names()) {
+    for name in starts.chain(current).chain(inner.stack.names()).chain(inner.last.names()) {
         words.push_str(&format!("  {name}\n"));
     }
     words

@@ -87,15 +87,9 @@ impl Stack {
     /// What is on it, newest first, for a plan that is to fill in the rest.
     pub(crate) fn plan(&self) -> Vec<PlannedStep> {
         let planned = |step: &Step| PlannedStep {
-            name: step.name.to_string(),
-            kind: step.kind,
-            place: step.place.to_string(),
-            floor: step.stop.floor,
             cap: step.stop.cap,
             serves: step.stop.serves,
-            at_most: Duration::ZERO,
-            at_least: Duration::ZERO,
-            over_by: Duration::ZERO,
+            ..PlannedStep::new(&step.name, step.kind, step.place, step.stop.floor)
         };
         self.lock().steps.iter().rev().map(planned).collect()
     }

@@ -210,7 +210,7 @@ impl StopCx {
     }
 
     /// The thread that called `process::exit`, if that is why the program stops.
-    #[cfg(feature = "axum")]
+    #[cfg(feature = "tcp")]
     pub(crate) fn exit_thread(&self) -> Option<ThreadMark> {
         self.state.borrow().exit_thread
     }

@@ -14,8 +14,10 @@ use crate::app::Inner;
 use crate::budget;
 use crate::error::Error;
 use crate::escalation::Level;
+use crate::event;
 use crate::os;
-use crate::report::{StepKind, StepOutcome, StepReport};
+use crate::report::{ExitReport, StepKind, StepOutcome, StepReport};
+use crate::run::conclude;
 use crate::stack::{Step, status_of};
 use crate::state::{StopCx, Trigger, Word};
 
@@ -32,6 +34,7 @@ pub(crate) fn announce(inner: &Inner) {
         return;
     }
     inner.listeners.forget();
+    event::stopping(&trigger, inner.budget());
     if !matches!(trigger, Trigger::HandedOver { .. }) {
         inner.systemd.stopping(&trigger.to_string());
     }
@@ -52,20 +55,28 @@ pub(crate) fn spare_runtime() -> Option<Handle> {
 
 /// Stops everything from a thread outside of the program's runtime: on it, if it can go on, and
 /// otherwise on a runtime made for this, in a hurry: nothing that needs the program's own runtime can
-/// end well there.
-pub(crate) fn pay_elsewhere(inner: &Arc<Inner>, runtime: Option<&Handle>) -> Vec<StepReport> {
+/// end well there. Then tells the report.
+pub(crate) fn pay_elsewhere(
+    inner: &Arc<Inner>,
+    runtime: Option<&Handle>,
+    trigger: Trigger,
+    body_dropped: Option<Vec<String>>,
+) -> ExitReport {
     announce(inner);
+    let stop = async |inner: &Arc<Inner>, body_dropped| {
+        let steps = pay(inner).await;
+        conclude(inner, trigger, body_dropped, steps).await
+    };
     if let Some(runtime) = runtime.filter(|runtime| is_alive(runtime)) {
-        return runtime.block_on(pay(inner));
+        return runtime.block_on(stop(inner, body_dropped));
     }
     inner.control.hurry();
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(pay(inner)),
-        Err(error) => {
-            os::say(&format!("epilogue: nothing was stopped: {error}"));
-            Vec::new()
-        }
-    }
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    own.unwrap_or_else(|error| {
+        os::say(&format!("epilogue: nothing was stopped: no runtime can be made: {error}"));
+        os::exit_now(inner.code.load(Ordering::Relaxed).max(1))
+    })
+    .block_on(stop(inner, body_dropped))
 }
 
 /// Whether a runtime still runs tasks: `run` may have been dropped, and its runtime after it.
@@ -124,6 +135,7 @@ async fn drain_lane(inner: &Inner, limit: Duration) -> Option<StepReport> {
         return None;
     }
     let begun = Instant::now();
+    let at = inner.since_trigger(begun);
     let both = async {
         if let Some(unwound) = exiting {
             unwound.await;
@@ -144,6 +156,7 @@ async fn drain_lane(inner: &Inner, limit: Duration) -> Option<StepReport> {
         kind: StepKind::Lane,
         place: "lane".into(),
         outcome: if in_time { StepOutcome::Ok } else { StepOutcome::Abandoned },
+        at,
         time: begun.elapsed(),
         limit,
         notes: Vec::new(),
@@ -165,7 +178,7 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
     });
 }
 
-async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) -> StepReport {
+pub(crate) async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) -> StepReport {
     let Step { name, kind, place, mut registration, mut stop, id: _ } = step;
     // One that came when the others had been told.
     if let Some(notice) = stop.notice.take() {
@@ -203,6 +216,7 @@ async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) 
         kind,
         place: place.to_string(),
         outcome,
+        at: inner.since_trigger(begun),
         time: begun.elapsed(),
         limit,
         notes: word.take_notes(),

@@ -1,36 +1,32 @@
 //! One connection, from accept to close.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Phase;
-use super::connections::{Admitted, Connection, Kind, Shared};
+use super::Paths;
 use super::io::Socket;
 use super::service::Handler;
+use crate::server::Phase;
+use crate::server::close::close;
+use crate::server::connections::{Admitted, Connection, Kind};
 
-/// How long what the client still sends is read and dropped after the last response. Closing with
-/// unread bytes resets the connection, over the tail of that response.
-const LINGER: Duration = Duration::from_millis(200);
 /// How long a finishing server waits for the rest of a request that has begun to arrive.
 const HEAD_LIMIT: Duration = Duration::from_secs(2);
 
-pub(super) fn spawn(shared: &Arc<Shared>, router: &Router, stream: TcpStream, peer: SocketAddr) {
-    let admitted = Arc::new(shared.admit(peer));
-    tokio::spawn(drive(admitted, router.clone(), stream));
+pub(super) fn spawn(stream: TcpStream, admitted: Arc<Admitted>, router: Router, paths: Arc<Paths>) {
+    tokio::spawn(drive(admitted, router, paths, stream));
 }
 
-async fn drive(admitted: Arc<Admitted>, router: Router, stream: TcpStream) {
+async fn drive(admitted: Arc<Admitted>, router: Router, paths: Arc<Paths>, stream: TcpStream) {
     // Without it a small last chunk waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let (socket, returned) = Socket::new(stream, Arc::clone(&admitted));
-    let end = serve(&admitted, router, socket).await;
+    let end = serve(&admitted, router, paths, socket).await;
     // At once, but for what has become something else than HTTP: that comes back when it is over.
     if let (End::Whole, Ok(stream)) = (end, returned.await) {
         close(stream).await;
@@ -46,13 +42,13 @@ enum End {
     Broken,
 }
 
-async fn serve(admitted: &Arc<Admitted>, router: Router, socket: Socket) -> End {
+async fn serve(admitted: &Arc<Admitted>, router: Router, paths: Arc<Paths>, socket: Socket) -> End {
     let (shared, its) = (&admitted.shared, &admitted.connection);
     let mut server = auto::Builder::new(TokioExecutor::new());
     // hyper's limit would also close idle connections, without a word, after 30 s.
     server.http1().timer(TokioTimer::new()).header_read_timeout(None);
     server.http2().timer(TokioTimer::new());
-    let handler = Handler::new(admitted, router);
+    let handler = Handler::new(admitted, router, paths);
     let connection = server.serve_connection_with_upgrades(TokioIo::new(socket), handler);
     let mut connection = std::pin::pin!(connection);
     let (mut leaves, mut finishes) = (false, false);
@@ -95,13 +91,4 @@ async fn serve(admitted: &Arc<Admitted>, router: Router, socket: Socket) -> End 
 /// Returns when the rest of a request head is there, or a finishing server has waited long enough for it.
 async fn rest_of_the_head(connection: &Connection) {
     let _ = tokio::time::timeout(HEAD_LIMIT, connection.asked.notified()).await;
-}
-
-async fn close(mut stream: TcpStream) {
-    let _ = stream.shutdown().await;
-    let drain = async {
-        let mut rest = [0; 4096];
-        while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
-    };
-    let _ = tokio::time::timeout(LINGER, drain).await;
 }

@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::Phase;
-use super::connections::{Admitted, Kind};
 use super::frames::{Frames, GOING_AWAY};
+use crate::server::Phase;
+use crate::server::connections::{Admitted, Kind};
 
 type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 

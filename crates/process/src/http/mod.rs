@@ -32,14 +32,10 @@
 //! A client that sends nothing is never closed while the server serves: put a router in front that does, or a
 //! timeout of your own.
 
-mod accept;
 mod connection;
-mod connections;
-mod drain;
 mod frames;
 mod io;
 mod service;
-mod stop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,12 +43,12 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::part::{Part, Started};
 
-use connections::Shared;
+use crate::server::connections::Shared;
+use crate::server::{SHORTEST_QUIET, Times, accept, stop};
 
 /// Serves `router` on `listener` until the program stops.
 ///
@@ -75,7 +71,15 @@ use connections::Shared;
 /// }
 /// ```
 pub fn serve(listener: TcpListener, router: Router) -> Serve {
-    Serve { listener, router, settings: Settings::default() }
+    let paths = Paths { readiness: Vec::new(), liveness: Vec::new(), not_demand: vec!["/metrics".into()] };
+    let times = Times {
+        quiet: Duration::from_secs(1),
+        hold_min: None,
+        hold_max: None,
+        idle_linger: Duration::from_secs(1),
+        stream_cap: Some(Duration::from_secs(5)),
+    };
+    Serve { listener, router, paths, times }
 }
 
 /// A server that has not started; see [`serve`].
@@ -83,60 +87,42 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
 pub struct Serve {
     listener: TcpListener,
     router: Router,
-    settings: Settings,
+    paths: Paths,
+    times: Times,
 }
 
+/// The paths that are not the router's alone.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) readiness: Vec<String>,
-    pub(crate) liveness: Vec<String>,
-    pub(crate) not_demand: Vec<String>,
-    pub(crate) quiet: Duration,
-    pub(crate) hold_min: Option<Duration>,
-    pub(crate) hold_max: Option<Duration>,
-    pub(crate) idle_linger: Duration,
-    pub(crate) stream_cap: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            readiness: Vec::new(),
-            liveness: Vec::new(),
-            not_demand: vec!["/metrics".into()],
-            quiet: Duration::from_secs(1),
-            hold_min: None,
-            hold_max: None,
-            idle_linger: Duration::from_secs(1),
-            stream_cap: Duration::from_secs(5),
-        }
-    }
+struct Paths {
+    readiness: Vec<String>,
+    liveness: Vec<String>,
+    not_demand: Vec<String>,
 }
 
 impl Serve {
     /// Answers this path itself: 200 until the stop begins, 503 from then on. Not demand.
     pub fn readiness(mut self, path: impl Into<String>) -> Serve {
-        self.settings.readiness.push(path.into());
+        self.paths.readiness.push(path.into());
         self
     }
 
     /// Answers this path itself with 200 as long as the process lives. Not demand.
     pub fn liveness(mut self, path: impl Into<String>) -> Serve {
-        self.settings.liveness.push(path.into());
+        self.paths.liveness.push(path.into());
         self
     }
 
     /// Requests to this path do not keep the listener open: scrapes, health checks of the
     /// router's own. `/metrics` is one already.
     pub fn not_demand(mut self, path: impl Into<String>) -> Serve {
-        self.settings.not_demand.push(path.into());
+        self.paths.not_demand.push(path.into());
         self
     }
 
     /// How long no request may have come before the listener closes: 1 s unless set, and never
     /// below 0.5 s.
     pub fn quiet(mut self, quiet: Duration) -> Serve {
-        self.settings.quiet = quiet.max(Duration::from_millis(500));
+        self.times.quiet = quiet.max(SHORTEST_QUIET);
         self
     }
 
@@ -145,28 +131,28 @@ impl Serve {
     /// registry that was left [says so](crate::StopCx::keep_listening_until).
     /// Skipped when the server is a minute old and no request had come in the last.
     pub fn hold_min(mut self, hold: Duration) -> Serve {
-        self.settings.hold_min = Some(hold);
+        self.times.hold_min = Some(hold);
         self
     }
 
     /// How long the listener stays open at most, whatever comes: 10 s or a third of the budget,
     /// whichever is less, unless set.
     pub fn hold_max(mut self, hold: Duration) -> Serve {
-        self.settings.hold_max = Some(hold);
+        self.times.hold_max = Some(hold);
         self
     }
 
     /// How long open connections are served after the listener has closed: 1 s unless set. It
     /// should be longer than the clients' time between two requests.
     pub fn idle_linger(mut self, linger: Duration) -> Serve {
-        self.settings.idle_linger = linger;
+        self.times.idle_linger = linger;
         self
     }
 
     /// How long streams without an end of their own (WebSocket, what else a connection was upgraded to, a gRPC
     /// response that streams) have to end once the listener has closed and they were told: 5 s unless set.
     pub fn stream_cap(mut self, cap: Duration) -> Serve {
-        self.settings.stream_cap = cap;
+        self.times.stream_cap = Some(cap);
         self
     }
 }
@@ -195,18 +181,6 @@ impl ServerHandle {
     }
 }
 
-/// The states of a server, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    Serving,
-    Leaving,
-    Closing,
-    Finishing,
-    /// Streams without an end of their own have had their time.
-    StreamsCut,
-    Cut,
-}
-
 impl Part for Serve {
     type Handle = ServerHandle;
 
@@ -215,11 +189,12 @@ impl Part for Serve {
     }
 
     async fn start(self) -> Result<Started<ServerHandle>, Error> {
-        let Serve { listener, router, settings } = self;
+        let Serve { listener, router, paths, times } = self;
         let address = listener.local_addr()?;
-        let phase = watch::Sender::new(Phase::Serving);
-        let shared = Arc::new(Shared::new(settings, phase));
-        let accepting = tokio::spawn(accept::accept(listener, router, Arc::clone(&shared)));
+        let shared = Arc::new(Shared::new(times));
+        let paths = Arc::new(paths);
+        let begin = move |stream, place| connection::spawn(stream, place, router.clone(), Arc::clone(&paths));
+        let accepting = tokio::spawn(accept::accept(listener, Arc::clone(&shared), begin));
         let handle = ServerHandle { shared: Arc::clone(&shared), address };
         let (told, asked) = (Arc::clone(&shared), Arc::clone(&shared));
         Ok(Started::new(handle, async move |cx| stop::drain(&shared, accepting, cx).await)

@@ -16,19 +16,22 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 
-use super::Phase;
-use super::connections::{self, Admitted, Connection, Kind, Shared};
+use super::Paths;
+use crate::server::Phase;
+use crate::server::connections::{self, Admitted, Connection, Kind, Shared};
 use epilogue_task::isolated;
 
 pub(super) struct Handler {
     router: TowerToHyperService<Router>,
+    paths: Arc<Paths>,
     shared: Arc<Shared>,
     place: Arc<Admitted>,
 }
 
 impl Handler {
-    pub(super) fn new(admitted: &Arc<Admitted>, router: Router) -> Handler {
+    pub(super) fn new(admitted: &Arc<Admitted>, router: Router, paths: Arc<Paths>) -> Handler {
         Handler {
+            paths,
             router: TowerToHyperService::new(router),
             shared: Arc::clone(&admitted.shared),
             place: Arc::clone(admitted),
@@ -36,9 +39,8 @@ impl Handler {
     }
 
     fn probe(&self, path: &str) -> Option<Response<Body>> {
-        let settings = self.shared.settings();
         let is = |paths: &[String]| paths.iter().any(|probe| probe == path);
-        if is(&settings.readiness) {
+        if is(&self.paths.readiness) {
             let leaving = self.shared.phase() > Phase::Serving && !self.shared.is_handed_over();
             return Some(if leaving {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
@@ -46,7 +48,7 @@ impl Handler {
                 plain(StatusCode::OK, "ready\n")
             });
         }
-        is(&settings.liveness).then(|| plain(StatusCode::OK, "alive\n"))
+        is(&self.paths.liveness).then(|| plain(StatusCode::OK, "alive\n"))
     }
 }
 
@@ -68,7 +70,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         if let Some(answer) = self.probe(path) {
             return Box::pin(async move { Ok(finish(answer, &place, None, false)) });
         }
-        if !shared.settings().not_demand.iter().any(|quiet| quiet == path) {
+        if !self.paths.not_demand.iter().any(|quiet| quiet == path) {
             shared.note_demand();
         }
         let begun = place.connection.begin(format!("{} {path}", request.method()));

@@ -4,18 +4,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::connections::Shared;
-use super::{Phase, connection};
+use super::Phase;
+use super::connections::{Admitted, Shared};
 
 /// Accepts until the server is closing. Returns how many were still queued then and are its own.
-pub(super) async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>) -> usize {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    begin: impl Fn(TcpStream, Arc<Admitted>),
+) -> usize {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connection::spawn(&shared, &router, stream, peer),
+                Ok((stream, peer)) => begin(stream, Arc::new(shared.admit(peer))),
                 Err(error) => rest(&error).await,
             },
             () = shared.reached(Phase::Closing) => break,
@@ -25,21 +28,25 @@ pub(super) async fn accept(listener: TcpListener, router: Router, shared: Arc<Sh
         // What is queued is the other generation's.
         return 0;
     }
-    empty_queue(listener, &router, &shared).unwrap_or_else(|error| {
-        crate::os::say(&format!("epilogue: http: closing the listener: {error}"));
+    empty_queue(listener, &shared, &begin).unwrap_or_else(|error| {
+        crate::os::say(&format!("epilogue: closing the listener: {error}"));
         0
     })
 }
 
 /// Accepts what the kernel has queued, then closes: a plain close resets every queued connection.
-fn empty_queue(listener: TcpListener, router: &Router, shared: &Arc<Shared>) -> io::Result<usize> {
+fn empty_queue(
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    begin: &impl Fn(TcpStream, Arc<Admitted>),
+) -> io::Result<usize> {
     let listener = listener.into_std()?;
     let mut queued = 0;
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
                 stream.set_nonblocking(true)?;
-                connection::spawn(shared, router, tokio::net::TcpStream::from_std(stream)?, peer);
+                begin(TcpStream::from_std(stream)?, Arc::new(shared.admit(peer)));
                 queued += 1;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(queued),
@@ -53,7 +60,7 @@ fn empty_queue(listener: TcpListener, router: &Router, shared: &Arc<Shared>) -> 
 /// loop waits a little instead of spinning.
 async fn rest(error: &io::Error) {
     if !is_of_one_connection(error) {
-        crate::os::say(&format!("epilogue: http: accept: {error}; trying again in 100 ms"));
+        crate::os::say(&format!("epilogue: accept: {error}; trying again in 100 ms"));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Phase, Settings};
+use super::{Phase, Times};
 use crate::state::{ThreadMark, Trigger};
 
 /// Shared by the accept loop, the connections and the drain.
 pub(crate) struct Shared {
-    settings: Settings,
+    times: Times,
     phase: watch::Sender<Phase>,
     open: watch::Sender<usize>,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
@@ -58,6 +58,8 @@ pub(crate) enum Kind {
     WebSocket,
     /// Upgraded to something that nobody here knows.
     Other,
+    /// Whatever its handler makes of it.
+    Raw,
 }
 
 #[derive(Default)]
@@ -71,17 +73,21 @@ struct Requests {
 /// A request, until its response is complete.
 pub(crate) struct Request {
     line: String,
+    /// What `sent` counts.
+    unit: &'static str,
     since: Instant,
     sent: AtomicU64,
     /// The thread that is running its handler at this moment, or 0.
     running_on: AtomicUsize,
+    /// Something has come or gone for it: what has only connected is not in flight.
+    counts: AtomicBool,
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, phase: watch::Sender<Phase>) -> Shared {
+    pub(crate) fn new(times: Times) -> Shared {
         Shared {
-            settings,
-            phase,
+            times,
+            phase: watch::Sender::new(Phase::Serving),
             open: watch::Sender::new(0),
             connections: Mutex::default(),
             next: AtomicU64::new(0),
@@ -92,8 +98,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
+    pub(crate) fn times(&self) -> &Times {
+        &self.times
     }
 
     /// Returns once the server is in this phase or a later one.
@@ -178,11 +184,11 @@ impl Shared {
         self.connections().values().flat_map(|connection| connection.unfinished()).collect()
     }
 
-    /// The connections that have become something else than HTTP.
-    pub(crate) fn upgraded(&self) -> Vec<String> {
+    /// The connections without an end of their own.
+    pub(crate) fn streams(&self) -> Vec<String> {
         let connections = self.connections();
-        let upgraded = connections.values().filter(|connection| connection.kind().is_upgraded());
-        upgraded.flat_map(|connection| connection.unfinished()).collect()
+        let streams = connections.values().filter(|connection| connection.kind().is_stream());
+        streams.flat_map(|connection| connection.unfinished()).collect()
     }
 
     /// Stops counting the request whose handler this thread was running when it called `exit`: that handler
@@ -283,6 +289,11 @@ impl Kind {
     pub(crate) fn is_upgraded(self) -> bool {
         matches!(self, Kind::WebSocket | Kind::Other)
     }
+
+    /// Whether it may have no end of its own.
+    fn is_stream(self) -> bool {
+        self.is_upgraded() || self == Kind::Raw
+    }
 }
 
 impl Connection {
@@ -291,7 +302,8 @@ impl Connection {
     }
 
     pub(crate) fn kind(&self) -> Kind {
-        const ALL: [Kind; 5] = [Kind::Unknown, Kind::Http1, Kind::Http2, Kind::WebSocket, Kind::Other];
+        const ALL: [Kind; 6] =
+            [Kind::Unknown, Kind::Http1, Kind::Http2, Kind::WebSocket, Kind::Other, Kind::Raw];
         let word = self.kind.load(Ordering::Acquire);
         ALL.into_iter().find(|kind| *kind as u8 == word).unwrap_or(Kind::Unknown)
     }
@@ -314,13 +326,13 @@ impl Connection {
         let more = bytes.len().min(PREFACE.len() - seen);
         let fits = PREFACE[seen..].starts_with(&bytes[..more]);
         self.preface.store(if fits { seen + more } else { PREFACE.len() + 1 }, Ordering::Relaxed);
-        if fits && seen + more == PREFACE.len() {
+        if fits && seen + more == PREFACE.len() && self.kind() == Kind::Unknown {
             self.becomes(Kind::Http2);
         }
     }
 
-    fn has_sent_nothing(&self) -> bool {
-        self.kind() == Kind::Unknown && self.preface.load(Ordering::Relaxed) == 0
+    pub(crate) fn has_sent_nothing(&self) -> bool {
+        matches!(self.kind(), Kind::Unknown | Kind::Raw) && self.preface.load(Ordering::Relaxed) == 0
     }
 
     /// Whether the beginning of a request has arrived on it, and no more, of one that answers one at a time.
@@ -337,11 +349,14 @@ impl Connection {
     }
 
     pub(crate) fn begin(&self, line: String) -> Arc<Request> {
+        let unit = if self.kind() == Kind::Raw { "bytes written" } else { "bytes of body handed over" };
         let request = Arc::new(Request {
             line,
+            unit,
             since: Instant::now(),
             sent: AtomicU64::new(0),
             running_on: AtomicUsize::new(0),
+            counts: AtomicBool::new(self.kind() != Kind::Raw),
         });
         let mut requests = self.requests();
         requests.answered = None;
@@ -367,7 +382,7 @@ impl Connection {
 
     /// Whether nothing is in flight on it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.requests().open.is_empty()
+        !self.requests().open.iter().any(|request| request.counts())
     }
 
     fn running_on(&self, thread: ThreadMark) -> Option<Arc<Request>> {
@@ -380,7 +395,13 @@ impl Connection {
         if self.kind().is_upgraded() {
             return Vec::new();
         }
-        self.requests().open.iter().map(|request| request.tell(self.peer)).collect()
+        let requests = self.requests();
+        requests
+            .open
+            .iter()
+            .filter(|request| request.counts())
+            .map(|request| request.tell(self.peer))
+            .collect()
     }
 
     fn unfinished(&self) -> Vec<String> {
@@ -388,10 +409,12 @@ impl Connection {
         // Of HTTP/2 an answered request is over; its connection may be idle.
         let last =
             requests.answered.iter().filter(|_| requests.open.is_empty() && self.kind() != Kind::Http2);
-        let all = requests.open.iter().chain(last);
+        let all = requests.open.iter().filter(|request| request.counts()).chain(last);
         let told: Vec<String> = all.map(|request| request.tell(self.peer)).collect();
         match told.is_empty() {
             true if self.kind() == Kind::Http2 => vec![format!("an idle connection from {}", self.peer)],
+            // Nothing has ever come or gone on it.
+            true if self.kind() == Kind::Raw => Vec::new(),
             true => vec![format!("half a request from {}", self.peer)],
             false => told,
         }
@@ -411,6 +434,15 @@ impl Request {
         polled
     }
 
+    /// It is in flight from now on.
+    pub(crate) fn begins(&self) {
+        self.counts.store(true, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> bool {
+        self.counts.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -418,7 +450,7 @@ impl Request {
     fn tell(&self, peer: SocketAddr) -> String {
         let age = self.since.elapsed().as_secs_f64();
         let sent = self.sent.load(Ordering::Relaxed);
-        format!("{} from {peer}, {age:.1} s old, {sent} bytes of body handed over", self.line)
+        format!("{} from {peer}, {age:.1} s old, {sent} {}", self.line, self.unit)
     }
 }
 
@@ -427,8 +459,14 @@ mod tests {
     use super::*;
 
     fn connection() -> Admitted {
-        let shared = Shared::new(Settings::default(), watch::Sender::new(Phase::Serving));
-        Arc::new(shared).admit(([127, 0, 0, 1], 1).into())
+        let times = Times {
+            quiet: Duration::from_secs(1),
+            hold_min: None,
+            hold_max: None,
+            idle_linger: Duration::from_secs(1),
+            stream_cap: None,
+        };
+        Arc::new(Shared::new(times)).admit(([127, 0, 0, 1], 1).into())
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::escalation::Level;
 use crate::state::StopCx;
 
-pub(super) async fn drain(
+pub(crate) async fn drain(
     shared: &Arc<Shared>,
     accepting: JoinHandle<usize>,
     mut cx: StopCx,
@@ -32,14 +32,15 @@ pub(super) async fn drain(
     let held = Instant::now().saturating_duration_since(left_at);
 
     shared.enter(Phase::Closing);
-    let streams_until = Instant::now() + shared.settings().stream_cap;
+    let cap = shared.times().stream_cap;
+    let streams_until = cap.and_then(|cap| Instant::now().checked_add(cap)).unwrap_or(cx.deadline());
     let queued = accepting.await.unwrap_or_else(|error| {
         cx.note(format!("the accept loop had ended: {error}"));
         0
     });
     // Idle connections of a server that nobody asked for a while are not worth a second; a client that has just
     // connected is about to ask.
-    let patience = shared.settings().idle_linger;
+    let patience = shared.times().idle_linger;
     if queued > 0 || !leaving.nobody_came(shared.last_demand()) {
         linger(shared, &mut cx, deadline.min(Instant::now() + patience)).await;
     } else if let Some(until) = shared.first_request_until(patience) {
@@ -77,13 +78,13 @@ fn give_up_on_exit(shared: &Shared, cx: &StopCx) {
 }
 
 fn leaving(shared: &Shared, cx: &StopCx, began: Instant) -> Leaving {
-    let settings = shared.settings();
+    let times = shared.times();
     let told = cx.listen_until().map_or(Duration::ZERO, |until| until.saturating_duration_since(began));
     Leaving {
         began,
-        quiet: settings.quiet,
-        hold_min: settings.hold_min.unwrap_or_else(default_hold_min).max(told),
-        hold_max: settings.hold_max.unwrap_or_else(|| Duration::from_secs(10).min(cx.budget() / 3)),
+        quiet: times.quiet,
+        hold_min: times.hold_min.unwrap_or_else(default_hold_min).max(told),
+        hold_max: times.hold_max.unwrap_or_else(|| Duration::from_secs(10).min(cx.budget() / 3)),
         demand_before: shared.last_demand_before(began),
         born: shared.born(),
     }
@@ -123,7 +124,7 @@ async fn finish(shared: &Shared, cx: &mut StopCx, mut until: Instant, streams_un
             () = tokio::time::sleep_until(until) => return,
             () = shared.none_open() => return,
             () = tokio::time::sleep_until(streams_until), if shared.phase() < Phase::StreamsCut => {
-                for stream in shared.upgraded() {
+                for stream in shared.streams() {
                     cx.note(format!("did not end when it was told: {stream}"));
                 }
                 shared.enter(Phase::StreamsCut);

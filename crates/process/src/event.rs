@@ -1,0 +1,48 @@
+//! The events of a stop, for whoever collects those of `tracing`.
+
+use crate::report::ExitReport;
+use crate::state::Trigger;
+
+/// `epilogue.stopping`: the stop begins.
+pub(crate) fn stopping(trigger: &Trigger, budget: std::time::Duration) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(name: "epilogue.stopping", target: "epilogue", %trigger, budget_ms = as_ms(budget), "epilogue.stopping");
+    let _ = (trigger, budget);
+}
+
+/// `epilogue.exit`: everything has stopped but what is to [run last](crate::App::defer_last).
+pub(crate) fn exit(report: &ExitReport) {
+    #[cfg(feature = "tracing")]
+    {
+        for step in &report.steps {
+            tracing::debug!(
+                name: "epilogue.step",
+                target: "epilogue",
+                step = step.name,
+                outcome = ?step.outcome,
+                at_ms = as_ms(step.at),
+                ms = as_ms(step.time),
+                "epilogue.step"
+            );
+        }
+        tracing::info!(
+            name: "epilogue.exit",
+            target: "epilogue",
+            code = report.code,
+            trigger = %report.trigger,
+            level = report.level,
+            total_ms = as_ms(report.total),
+            budget_ms = as_ms(report.budget),
+            steps = report.steps.len(),
+            failed = report.failed(),
+            abandoned = ?report.abandoned(),
+            "epilogue.exit"
+        );
+    }
+    let _ = report;
+}
+
+#[cfg(feature = "tracing")]
+fn as_ms(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

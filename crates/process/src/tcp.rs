@@ -1,0 +1,298 @@
+//! A server of raw TCP connections, as a part that stops without cutting what is in the middle of something.
+//!
+//! Its drain goes through the states of the [HTTP server](crate::http)'s: told, the listener stays open until no
+//! connection has sent its first bytes for [`quiet`](Serve::quiet) (one that sends nothing, as load balancers' checks
+//! do, is none); then the listener's queue is emptied and the listener closed, and the handlers are told; they have
+//! until the budget, or their [cap](Serve::cap), to come to their end. A protocol has a way to say that a server goes
+//! away, or has none: so it is the handler that [hears of it](Connection::stopping), and that decides when it is at a
+//! place where it can end. Told earlier, it would send its client away while new ones still come here. A connection on which nothing has come or gone is closed a second after the listener.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use epilogue_scope::record::Context as TaskContext;
+use epilogue_task::isolated;
+
+use crate::error::Error;
+use crate::part::{Part, Started};
+use crate::server::close::close;
+use crate::server::connections::{Admitted, Kind, Request, Shared};
+use crate::server::{Phase, SHORTEST_QUIET, Times, accept, stop};
+
+/// Serves each connection by `handler`, until the program stops.
+///
+/// A panic in it is isolated: it ends that connection.
+///
+/// # Examples
+///
+/// ```no_run
+/// use epilogue_process::{App, Error, tcp};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # async fn body(app: &App) -> Result<(), Error> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:7").await?;
+/// let echo = async |mut connection: tcp::Connection| {
+///     let stopping = connection.stopping();
+///     tokio::pin!(stopping);
+///     let mut bytes = [0; 1024];
+///     loop {
+///         let read = tokio::select! {
+///             () = &mut stopping => return,                      // between two messages
+///             read = connection.read(&mut bytes) => read,
+///         };
+///         match read {
+///             Ok(length) if length > 0 => drop(connection.write_all(&bytes[..length]).await),
+///             _ => return,
+///         }
+///     }
+/// };
+/// app.start(tcp::serve(listener, move |connection| echo(connection))).await?;
+/// # Ok(()) }
+/// ```
+pub fn serve<F, Fut>(listener: TcpListener, handler: F) -> Serve<F>
+where
+    F: Fn(Connection) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let times = Times {
+        quiet: Duration::from_secs(1),
+        hold_min: None,
+        hold_max: None,
+        idle_linger: Duration::from_secs(1),
+        stream_cap: None,
+    };
+    Serve { listener, handler, times }
+}
+
+/// A server that has not started; see [`serve`].
+#[must_use = "a server serves once it is started: app.start(serve(…)).await?"]
+pub struct Serve<F> {
+    listener: TcpListener,
+    handler: F,
+    times: Times,
+}
+
+impl<F> Serve<F> {
+    /// How long no connection may have sent its first bytes before the listener closes: 1 s unless set, and never
+    /// below 0.5 s.
+    pub fn quiet(mut self, quiet: Duration) -> Self {
+        self.times.quiet = quiet.max(SHORTEST_QUIET);
+        self
+    }
+
+    /// How long the listener stays open in any case: see [`http::Serve::hold_min`](crate::http::Serve::hold_min).
+    pub fn hold_min(mut self, hold: Duration) -> Self {
+        self.times.hold_min = Some(hold);
+        self
+    }
+
+    /// How long the listener stays open at most: 10 s or a third of the budget, whichever is less, unless set.
+    pub fn hold_max(mut self, hold: Duration) -> Self {
+        self.times.hold_max = Some(hold);
+        self
+    }
+
+    /// How long handlers have once the listener has closed: as long as the budget allows unless set. Then they are
+    /// named, their reads and writes fail, and they are dropped at their next `.await`.
+    pub fn cap(mut self, cap: Duration) -> Self {
+        self.times.stream_cap = Some(cap);
+        self
+    }
+}
+
+/// What a started server is used by.
+#[derive(Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl ServerHandle {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.shared.open()
+    }
+
+    /// On how many of them something has come or gone.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight().len()
+    }
+}
+
+impl<F, Fut> Part for Serve<F>
+where
+    F: Fn(Connection) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    type Handle = ServerHandle;
+
+    fn name(&self) -> String {
+        self.listener.local_addr().map_or_else(|_| "tcp".to_owned(), |address| format!("tcp {address}"))
+    }
+
+    async fn start(self) -> Result<Started<ServerHandle>, Error> {
+        let Serve { listener, handler, times } = self;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::new(times));
+        let handler = Arc::new(handler);
+        let begin = move |stream, place| drop(tokio::spawn(drive(stream, place, Arc::clone(&handler))));
+        let accepting = tokio::spawn(accept::accept(listener, Arc::clone(&shared), begin));
+        let handle = ServerHandle { shared: Arc::clone(&shared), address };
+        let (told, asked) = (Arc::clone(&shared), Arc::clone(&shared));
+        Ok(Started::new(handle, async move |cx| stop::drain(&shared, accepting, cx).await)
+            .on_stopping_because(move |why| told.begins_to_leave(why))
+            .status(move || asked.in_flight())
+            .hurry_cap(Duration::from_millis(2_500))
+            .serving())
+    }
+}
+
+async fn drive<F, Fut>(stream: TcpStream, place: Arc<Admitted>, handler: Arc<F>)
+where
+    F: Fn(Connection) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    place.connection.becomes(Kind::Raw);
+    let busy = place.connection.begin("a connection".into());
+    let (back, returned) = oneshot::channel();
+    let connection = Connection {
+        stream: Some(stream),
+        place: Arc::clone(&place),
+        busy: Arc::clone(&busy),
+        back: Some(back),
+    };
+    serve_one(connection, &place, &busy, &*handler).await;
+    // One that its handler has given to somebody else comes back when that is done with it.
+    if let Ok(stream) = returned.await {
+        close(stream).await;
+    }
+}
+
+/// Until the handler has ended or its time is over; then it is dropped, and with it the connection.
+async fn serve_one<F, Fut>(connection: Connection, place: &Admitted, busy: &Request, handler: &F)
+where
+    F: Fn(Connection) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let peer = connection.peer();
+    let serving = isolated(TaskContext::of_task("connection"), async { handler(connection).await });
+    let mut serving = std::pin::pin!(serving);
+    let serving = std::future::poll_fn(|cx| busy.running(|| serving.as_mut().poll(cx)));
+    tokio::select! {
+        ended = serving => {
+            if let Err(caught) = ended {
+                let what = format!("panicked: {}", caught.describe());
+                epilogue_scope::report::noticed(&format!("the handler of {peer}"), &what);
+            }
+        }
+        () = time_is_over(place) => {}
+    }
+}
+
+async fn time_is_over(place: &Admitted) {
+    place.shared.reached(Phase::Finishing).await;
+    if place.connection.is_idle() {
+        return;
+    }
+    place.shared.reached(Phase::StreamsCut).await;
+}
+
+/// A connection, until it is dropped; then it is closed in good order.
+pub struct Connection {
+    stream: Option<TcpStream>,
+    place: Arc<Admitted>,
+    busy: Arc<Request>,
+    back: Option<oneshot::Sender<TcpStream>>,
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.place.connection.peer()
+    }
+
+    /// Returns when the program stops and the listener is closed: from then on the connection is best ended at the
+    /// next place where its protocol allows it. Cancel safe.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.place.shared);
+        async move { shared.reached(Phase::Closing).await }
+    }
+
+    /// Whether that is so by now.
+    pub fn is_stopping(&self) -> bool {
+        self.place.shared.phase() >= Phase::Closing
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        if self.place.shared.phase() >= Phase::StreamsCut {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn has_read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let (shared, connection) = (&self.place.shared, &self.place.connection);
+        if connection.has_sent_nothing() {
+            shared.note_demand();
+        }
+        connection.read(bytes);
+        self.busy.begins();
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.stream()?.poll_read(cx, buf))?;
+        self.has_read(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.stream()?.poll_write(cx, bytes))?;
+        self.busy.begins();
+        self.busy.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.place.connection.end(&self.busy);
+        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
+            // Whoever would close it may be gone: then it is closed here.
+            drop(back.send(stream));
+        }
+    }
+}
