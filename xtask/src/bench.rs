@@ -1,9 +1,9 @@
 //! What things cost: each bench is a program of its own; here its figures become a table.
 
-mod journal;
+mod peers;
 mod scope;
 
-pub(crate) use journal::journal;
+pub(crate) use peers::peers;
 pub(crate) use scope::scope;
 
 use std::process::Command;

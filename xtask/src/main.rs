@@ -86,6 +86,14 @@ enum Bench {
         #[arg(long)]
         write: bool,
     },
+    /// The stop of a process: of ten thousand tasks, of a hundred components, the time from a signal to the first
+    /// step, and what being tracked costs a request; beside TaskTracker, swansong, tokio-graceful-shutdown,
+    /// signal-hook, tokio and axum
+    Process {
+        /// Put the table into BENCHMARKS.md
+        #[arg(long)]
+        write: bool,
+    },
     /// Durable cleanups: registering, surviving a power cut, the time from SIGKILL to the first cleanup,
     /// recovery; beside SQLite, fjall, pwrite, a bare group commit and a bare pidfd
     ///
@@ -102,7 +110,8 @@ fn main() -> ExitCode {
         Chore::Test => packages::ensure().and_then(|()| steps::test()),
         Chore::Steady => steps::steady(),
         Chore::Bench { what: Bench::Scope { write } } => bench::scope(write),
-        Chore::Bench { what: Bench::Journal { write } } => bench::journal(write),
+        Chore::Bench { what: Bench::Process { write } } => bench::peers("process", 50, write),
+        Chore::Bench { what: Bench::Journal { write } } => bench::peers("journal", 40, write),
         Chore::Soak { what: Soak::Rolling { requests, style } } => steps::soak_rolling(requests, &style),
         Chore::Soak { what: Soak::Upgrade { requests } } => steps::soak_upgrade(requests),
         Chore::Model => steps::model(),

@@ -6,11 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use epilogue_scope::Caught;
-use epilogue_scope::record::{Context, Finished, Registration, in_context};
-use epilogue_task::{Debts, TaskPanic, isolated_with};
-use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinError, JoinHandle};
+use epilogue_scope::record::{Finished, Registration};
 
 use crate::budget::{self, Grace};
 use crate::error::Error;
@@ -23,7 +19,7 @@ use crate::reload::Reload;
 use crate::report::StepKind;
 use crate::stack::{Stack, Step, status_of};
 use crate::starting::Starting;
-use crate::state::{StopControl, StopToken, Trigger};
+use crate::state::{StopControl, StopCx, Trigger, Word};
 use crate::stop;
 use crate::systemd::Systemd;
 
@@ -140,63 +136,6 @@ impl App {
         Deferred { app: Arc::downgrade(&self.inner), id }
     }
 
-    /// Spawns a task. At its place in the stack it is cancelled, at its next `.await`, and awaited.
-    ///
-    /// For work that must not be cut between two of its steps see [`spawn_until`](App::spawn_until).
-    /// A panic in the task is isolated, unless [`Options::on_task_panic`] says otherwise.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[track_caller]
-    pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
-        let name = name.into();
-        let debts = Debts::new();
-        let handle = tokio::spawn(isolated_with(Context::of_task(name.as_str()), debts.clone(), task));
-        let abort = handle.abort_handle();
-        self.push_task(name, StepKind::Task, Location::caller(), (handle, debts), move || abort.abort());
-    }
-
-    /// Spawns a task that ends by itself when told: at its place in the stack the token fires, and
-    /// the task has the rest of its step's time to finish. Only then is it cancelled.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[track_caller]
-    pub fn spawn_until<Fut>(&self, name: impl Into<String>, task: impl FnOnce(StopToken) -> Fut)
-    where
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let (tell, token) = StopToken::new();
-        let name = name.into();
-        let debts = Debts::new();
-        let handle = tokio::spawn(isolated_with(Context::of_task(name.as_str()), debts.clone(), task(token)));
-        self.push_task(name, StepKind::Task, Location::caller(), (handle, debts), move || {
-            tell.send_replace(true);
-        });
-    }
-
-    /// Runs blocking code on a thread of the runtime's pool. At its place in the stack the token
-    /// fires and the thread is awaited; a thread that does not come back in time is named,
-    /// abandoned, and cannot hold the exit.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[track_caller]
-    pub fn spawn_blocking(&self, name: impl Into<String>, work: impl FnOnce(StopToken) + Send + 'static) {
-        let (tell, token) = StopToken::new();
-        let name = name.into();
-        let context = Context::of_task(name.as_str());
-        let handle = tokio::task::spawn_blocking(move || {
-            in_context(&context, || epilogue_scope::catch(|| work(token)))
-        });
-        self.push_task(name, StepKind::Thread, Location::caller(), (handle, Debts::new()), move || {
-            tell.send_replace(true);
-        });
-    }
-
     /// Begins the stop. Returns at once; the first trigger counts.
     pub fn stop(&self) {
         self.inner.control.begin(Trigger::Asked);
@@ -235,7 +174,7 @@ impl App {
         id
     }
 
-    fn push_step(
+    pub(crate) fn push_step(
         &self,
         id: u64,
         name: String,
@@ -252,30 +191,6 @@ impl App {
             // It may have missed the announcement: the stop began while it was starting.
             self.inner.stack.announce(&self.inner.control.now().why());
         }
-    }
-
-    fn push_task(
-        &self,
-        name: String,
-        kind: StepKind,
-        place: &'static Location<'static>,
-        (handle, debts): (JoinHandle<Result<(), Caught>>, Debts),
-        tell: impl FnOnce() + Send + 'static,
-    ) {
-        let id = self.inner.stack.next_id();
-        let cut = CutOnDrop(Some(handle.abort_handle()));
-        let (ended, end) = oneshot::channel();
-        let Started { stop, .. } = Started::new((), async move |_cx| {
-            tell();
-            let message = end.await;
-            cut.disarm();
-            match message {
-                Ok(Some(message)) => Err(Error::msg(format!("panicked: {message}"))),
-                _ => Ok(()),
-            }
-        });
-        self.push_step(id, name.clone(), kind, place, stop);
-        tokio::spawn(watch_task(Arc::downgrade(&self.inner), id, name, (handle, debts), ended));
     }
 }
 
@@ -295,34 +210,6 @@ impl Deferred {
         step.registration.finish(Finished::Disarmed);
         true
     }
-}
-
-/// Notices the end of a task when it happens, not only at the stop: a task that has ended well owes
-/// nothing more, and one that panicked may be a reason to stop.
-async fn watch_task(
-    inner: Weak<Inner>,
-    id: u64,
-    name: String,
-    (handle, debts): (JoinHandle<Result<(), Caught>>, Debts),
-    ended: oneshot::Sender<Option<String>>,
-) {
-    let message = panic_message(handle.await);
-    // What it owed when it was cancelled may need what is older on the stack.
-    debts.paid().await;
-    let Some(inner) = inner.upgrade() else { return };
-    match &message {
-        None => {
-            if let Some(mut step) = inner.stack.remove(id) {
-                step.registration.finish(Finished::Ran);
-            }
-        }
-        Some(message) if inner.options.task_panic == TaskPanic::Stop => {
-            inner.control.begin(Trigger::TaskPanicked { task: name, message: message.clone() });
-        }
-        Some(_) => {}
-    }
-    // The stop may be waiting for it, or may never come to it.
-    let _ = ended.send(message);
 }
 
 impl Inner {
@@ -345,6 +232,17 @@ impl Inner {
     /// What the stop may take, all in all.
     pub(crate) fn budget(&self) -> Duration {
         self.grace.budget() + Duration::from_micros(self.extension.load(Ordering::Acquire))
+    }
+
+    /// What a step is told that has until `deadline`.
+    pub(crate) fn stop_cx(&self, deadline: tokio::time::Instant, word: Arc<Word>) -> StopCx {
+        StopCx {
+            deadline,
+            budget: self.budget(),
+            state: self.control.watch(),
+            word,
+            listen_until: Arc::clone(&self.control.listen_until),
+        }
     }
 
     /// From what began the stop to this moment.
@@ -370,32 +268,5 @@ impl Inner {
 
     pub(crate) fn floors(&self) -> Duration {
         self.stack.floors() + self.last.floors()
-    }
-}
-
-fn panic_message(joined: Result<Result<(), Caught>, JoinError>) -> Option<String> {
-    match joined {
-        Ok(Ok(())) => None,
-        // An exit of the task is an end like any other.
-        Ok(Err(caught)) if caught.chain().exits_task() => None,
-        Ok(Err(caught)) => Some(caught.describe()),
-        Err(error) => error.try_into_panic().ok().map(|payload| epilogue_scope::describe(&*payload)),
-    }
-}
-
-/// Cancels a task whose stop was cut off at its deadline.
-struct CutOnDrop(Option<AbortHandle>);
-
-impl CutOnDrop {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
     }
 }

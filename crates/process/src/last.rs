@@ -81,7 +81,7 @@ pub(crate) async fn pay(inner: &Arc<Inner>, report: &mut ExitReport) {
         inner.set_current(&name, None);
         let left = (began + inner.budget()).saturating_duration_since(Instant::now());
         let limit = budget::limit(left, budget::CLEANUP_FLOOR, None, inner.last.floors());
-        report.steps.push(stop::stop_one(inner, step, limit, inner.budget()).await);
+        report.steps.push(stop::stop_one(inner, step, limit).await);
     }
     inner.set_current("", None);
 }

@@ -64,6 +64,7 @@ mod os;
 mod panic_hook;
 mod part;
 mod plan;
+mod reach;
 mod ready;
 mod reload;
 mod report;
@@ -77,9 +78,11 @@ mod starting;
 mod state;
 mod stop;
 mod systemd;
+mod tasks;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 mod upgrade;
+mod walk;
 
 pub use app::{App, Deferred};
 pub use epilogue_task::TaskPanic;

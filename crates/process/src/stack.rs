@@ -32,6 +32,7 @@ pub(crate) struct Stack {
 
 #[derive(Default)]
 struct Steps {
+    /// By their numbers.
     steps: Vec<Step>,
     /// Kept, not summed when asked: a stop asks once per step.
     floors: Duration,
@@ -51,7 +52,12 @@ impl Stack {
             return Err(Box::new(step));
         }
         steps.floors += step.stop.floor;
-        steps.steps.push(step);
+        // Two threads may come in another order than they have drawn their numbers in.
+        let at = match steps.steps.last() {
+            Some(last) if last.id > step.id => steps.steps.partition_point(|other| other.id < step.id),
+            _ => steps.steps.len(),
+        };
+        steps.steps.insert(at, step);
         Ok(())
     }
 
@@ -69,7 +75,7 @@ impl Stack {
     /// Takes out a step that has come to its end by itself.
     pub(crate) fn remove(&self, id: u64) -> Option<Step> {
         let mut steps = self.lock();
-        let at = steps.steps.iter().rposition(|step| step.id == id)?;
+        let at = steps.steps.binary_search_by_key(&id, |step| step.id).ok()?;
         let step = steps.steps.remove(at);
         steps.floors = steps.floors.saturating_sub(step.stop.floor);
         Some(step)

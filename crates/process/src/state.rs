@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::escalation::{Level, StopSignal};
@@ -159,9 +160,19 @@ pub(crate) type ListenUntil = Arc<Mutex<Option<Instant>>>;
 pub(crate) struct Word {
     notes: Mutex<Vec<String>>,
     abandoned: Mutex<Vec<String>>,
+    /// What the runtime still holds of it, which nobody waits for.
+    left: Mutex<Option<AbortHandle>>,
 }
 
 impl Word {
+    pub(crate) fn abort_later(&self, left: AbortHandle) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+    }
+
+    pub(crate) fn take_left(&self) -> Option<AbortHandle> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     pub(crate) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }

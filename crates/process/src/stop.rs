@@ -11,15 +11,15 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::app::Inner;
-use crate::budget;
 use crate::error::Error;
 use crate::escalation::Level;
 use crate::event;
 use crate::os;
 use crate::report::{ExitReport, StepKind, StepOutcome, StepReport};
 use crate::run::conclude;
-use crate::stack::{Step, status_of};
-use crate::state::{StopCx, Trigger, Word};
+use crate::stack::Step;
+use crate::state::{Trigger, Word};
+use crate::walk;
 
 /// Claims the stop for the caller. Only the first caller gets it.
 pub(crate) fn claim(inner: &Inner) -> bool {
@@ -95,18 +95,7 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
             inner.floors()
         ));
     }
-    let mut reports = Vec::new();
-    while let Some(step) = inner.stack.pop() {
-        inner.set_current(&step.name, step.stop.status.clone());
-        let total = inner.budget();
-        let left = (began + total).saturating_duration_since(Instant::now());
-        let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
-        let report = stop_one(inner, step, limit, total).await;
-        if report.outcome == StepOutcome::Ok {
-            inner.give_back(report.time);
-        }
-        reports.push(report);
-    }
+    let mut reports = walk::down(inner, began).await;
     let left = (began + inner.budget()).saturating_duration_since(Instant::now());
     if inner.options.owns_process {
         inner.set_current("cleanups of dropped futures", None);
@@ -173,44 +162,28 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
     let inner = Arc::clone(inner);
     // There may be no runtime here, and the program's may be gone in a moment.
     lane::run_there(async move {
-        let budget = inner.grace.budget();
-        stop_one(&inner, step, Duration::from_secs(1), budget).await;
+        stop_one(&inner, step, Duration::from_secs(1)).await;
     });
 }
 
-pub(crate) async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget: Duration) -> StepReport {
+/// Stops a step that is on no stack.
+pub(crate) async fn stop_one(inner: &Inner, step: Step, limit: Duration) -> StepReport {
     let Step { name, kind, place, mut registration, mut stop, id: _ } = step;
-    // One that came when the others had been told.
     if let Some(notice) = stop.notice.take() {
         crate::stack::tell(notice, &inner.control.now().why());
     }
     let begun = Instant::now();
-    let word = Arc::new(Word::default());
-    let cx = StopCx {
-        deadline: begun + limit,
-        budget,
-        state: inner.control.watch(),
-        word: Arc::clone(&word),
-        listen_until: Arc::clone(&inner.control.listen_until),
-    };
-    // A task of its own: a panic is an error here, and a stop that blocks holds one worker only.
+    let word = Arc::<Word>::default();
+    let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
     let mut running = tokio::spawn(async move { (stop.run)(cx).await });
-    let mut held_by = Vec::new();
     let outcome = tokio::select! {
-        joined = &mut running => told(joined),
+        joined = &mut running => joined.map_or_else(told, outcome_of),
         () = cut(inner, begun, limit, stop.hurry_cap) => {
-            // Before it is dropped: what it is busy with is what held it.
-            held_by = stop.status.as_ref().map_or_else(Vec::new, status_of);
             running.abort();
             StepOutcome::Abandoned
         }
     };
-    registration.finish(match &outcome {
-        StepOutcome::Ok => Finished::Ran,
-        StepOutcome::Failed { .. } => Finished::Failed,
-        StepOutcome::Panicked { .. } => Finished::Panicked,
-        StepOutcome::Abandoned => Finished::Abandoned,
-    });
+    registration.finish(finished(&outcome));
     StepReport {
         name: name.to_string(),
         kind,
@@ -220,19 +193,33 @@ pub(crate) async fn stop_one(inner: &Inner, step: Step, limit: Duration, budget:
         time: begun.elapsed(),
         limit,
         notes: word.take_notes(),
-        abandoned: word.take_abandoned().into_iter().chain(held_by).collect(),
+        abandoned: word.take_abandoned(),
     }
 }
 
-fn told(joined: Result<Result<(), Error>, JoinError>) -> StepOutcome {
-    match joined {
-        Ok(Ok(())) => StepOutcome::Ok,
-        Ok(Err(error)) => StepOutcome::Failed { error: text(&error) },
-        Err(error) => match error.try_into_panic() {
-            Ok(payload) => StepOutcome::Panicked { message: epilogue_scope::describe(&*payload) },
-            // Cancelled from outside: the runtime is going away.
-            Err(error) => StepOutcome::Failed { error: error.to_string() },
-        },
+/// An outcome as records have it.
+pub(crate) fn finished(outcome: &StepOutcome) -> Finished {
+    match outcome {
+        StepOutcome::Ok => Finished::Ran,
+        StepOutcome::Failed { .. } => Finished::Failed,
+        StepOutcome::Panicked { .. } => Finished::Panicked,
+        StepOutcome::Abandoned => Finished::Abandoned,
+    }
+}
+
+pub(crate) fn outcome_of(stopped: Result<(), Error>) -> StepOutcome {
+    match stopped {
+        Ok(()) => StepOutcome::Ok,
+        Err(error) => StepOutcome::Failed { error: text(&error) },
+    }
+}
+
+/// How a step went whose task has not come to its end.
+pub(crate) fn told(error: JoinError) -> StepOutcome {
+    match error.try_into_panic() {
+        Ok(payload) => StepOutcome::Panicked { message: epilogue_scope::describe(&*payload) },
+        // Cancelled from outside: the runtime is going away.
+        Err(error) => StepOutcome::Failed { error: error.to_string() },
     }
 }
 

@@ -1,19 +1,21 @@
-//! `cargo xtask bench journal`.
+//! `cargo xtask bench journal`, `cargo xtask bench process`: medians beside those of peers.
 
 use std::fmt::Write;
 use std::process::Command;
 
 use super::{figure, run, target, update};
 
-pub(crate) fn journal(write: bool) -> Result<(), String> {
+/// Runs `bench-NAME`, which takes so many seconds, and shows its table.
+pub(crate) fn peers(name: &str, seconds: u32, write: bool) -> Result<(), String> {
+    let package = format!("bench-{name}");
     println!("xtask: building");
-    run(Command::new(crate::steps::cargo_path()).args(["build", "--release", "-q", "-p", "bench-journal"]))?;
-    println!("xtask: measuring: some 40 s; nothing else should run meanwhile");
-    let told = run(&mut Command::new(format!("{}/release/bench-journal", target())))?;
+    run(Command::new(crate::steps::cargo_path()).args(["build", "--release", "-q", "-p", &package]))?;
+    println!("xtask: measuring: some {seconds} s; nothing else should run meanwhile");
+    let told = run(&mut Command::new(format!("{}/release/{package}", target())))?;
     let table = table(&told);
     println!("{table}");
     if write {
-        update("journal", &table)?;
+        update(name, &table)?;
         println!("xtask: BENCHMARKS.md updated");
     }
     Ok(())
