@@ -13,6 +13,9 @@ pub const GRACE_ENV: &str = "EPILOGUE_GRACE";
 /// What is kept for every later step.
 pub const FLOOR: Duration = Duration::from_millis(250);
 
+/// What is kept for a task that is cancelled, of which there may be thousands: [`App::spawn`](crate::App::spawn).
+pub const TASK_FLOOR: Duration = Duration::from_millis(1);
+
 /// What is kept for a cleanup that must run: [`App::defer`](crate::App::defer).
 pub const CLEANUP_FLOOR: Duration = Duration::from_millis(500);
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::Location;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use epilogue_scope::Caught;
 use epilogue_scope::record::{Context, Finished, in_context};
@@ -11,8 +12,9 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::app::{App, Inner};
+use crate::budget;
 use crate::error::Error;
-use crate::part::Started;
+use crate::part::{Started, Stop};
 use crate::reach::within_reach;
 use crate::report::StepKind;
 use crate::state::{StopCx, StopToken, Trigger};
@@ -34,17 +36,24 @@ impl App {
         let (shell, reach) = within_reach(task);
         let handle = tokio::spawn(shell);
         let abort = handle.abort_handle();
-        self.push_task(name, StepKind::Task, Location::caller(), (handle, debts), move || {
-            let Some(dropped) = reach.drop_now() else {
-                abort.abort();
-                return Told::Cancelled(None);
-            };
-            let ended = match Ended::of(Ok(dropped)) {
-                Ended::ByItself => Ended::Cancelled,
-                ended => ended,
-            };
-            Told::Cancelled(Some((ended, abort)))
-        });
+        self.push_task(
+            name,
+            StepKind::Task,
+            Location::caller(),
+            (handle, debts),
+            budget::TASK_FLOOR,
+            move || {
+                let Some(dropped) = reach.drop_now() else {
+                    abort.abort();
+                    return Told::Cancelled(None);
+                };
+                let ended = match Ended::of(Ok(dropped)) {
+                    Ended::ByItself => Ended::Cancelled,
+                    ended => ended,
+                };
+                Told::Cancelled(Some((ended, abort)))
+            },
+        );
     }
 
     /// Spawns a task that ends by itself when told: at its place in the stack the token fires, and
@@ -62,7 +71,7 @@ impl App {
         let name = name.into();
         let debts = Debts::new();
         let handle = tokio::spawn(isolated_with(Context::of_task(name.as_str()), debts.clone(), task(token)));
-        self.push_task(name, StepKind::Task, Location::caller(), (handle, debts), move || {
+        self.push_task(name, StepKind::Task, Location::caller(), (handle, debts), budget::FLOOR, move || {
             tell.send_replace(true);
             Told::ToEnd
         });
@@ -83,10 +92,17 @@ impl App {
         let handle = tokio::task::spawn_blocking(move || {
             in_context(&context, || epilogue_scope::catch(|| work(token)))
         });
-        self.push_task(name, StepKind::Thread, Location::caller(), (handle, Debts::new()), move || {
-            tell.send_replace(true);
-            Told::ToEnd
-        });
+        self.push_task(
+            name,
+            StepKind::Thread,
+            Location::caller(),
+            (handle, Debts::new()),
+            budget::FLOOR,
+            move || {
+                tell.send_replace(true);
+                Told::ToEnd
+            },
+        );
     }
 
     /// `tell` makes the task end.
@@ -96,6 +112,7 @@ impl App {
         kind: StepKind,
         place: &'static Location<'static>,
         (handle, debts): (JoinHandle<Result<(), Caught>>, Debts),
+        floor: Duration,
         tell: impl FnOnce() -> Told + Send + 'static,
     ) {
         let id = self.inner.stack.next_id();
@@ -118,6 +135,7 @@ impl App {
                 Ended::ByItself | Ended::Cancelled => Ok(()),
             }
         });
+        let stop = Stop { floor, ..stop };
         self.push_step(id, name.clone(), kind, place, stop);
         tokio::spawn(watch_task(Arc::downgrade(&self.inner), id, name, (handle, debts), ended));
     }

@@ -78,7 +78,7 @@ async fn each_step_is_told_what_it_may_take_at_best_and_at_worst() {
 async fn floors_beyond_the_budget_are_an_error() {
     let plan = planned("greedy").await;
     let [error] = plan.errors.as_slice() else { panic!("{plan}") };
-    assert!(error.starts_with("the floors of all steps are 41.0 s together, more than the budget of 28.0 s"));
+    assert!(error.starts_with("the floors of all steps are 40.8 s together, more than the budget of 28.0 s"));
     assert!(error.ends_with("cache, http, pool, lock file"), "{error}");
 }
 

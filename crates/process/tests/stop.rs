@@ -306,3 +306,78 @@ fn what_is_registered_after_the_stop_and_without_a_runtime_is_paid_all_the_same(
     });
     told.recv_timeout(Duration::from_secs(10)).unwrap();
 }
+
+/// What it holds does this when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_are_dropped_newest_first_and_one_whose_drop_panics_or_blocks_keeps_no_other() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (go, blocked) = std::sync::mpsc::channel::<()>();
+    let parked = Arc::new(tokio::sync::Barrier::new(5));
+    let (_, report) = run_with(options().grace(Duration::from_secs(2)), async |app: &App| {
+        let spawn = |name: &'static str, mut on_drop: Box<dyn FnMut() + Send>| {
+            let (log, parked) = (log.clone(), parked.clone());
+            app.spawn(name, async move {
+                let _owed = OnDrop(move || {
+                    log.lock().unwrap().push(name);
+                    on_drop();
+                });
+                parked.wait().await;
+                std::future::pending::<()>().await;
+            });
+        };
+        spawn("oldest", Box::new(|| {}));
+        let blocked = Mutex::new(blocked);
+        spawn("blocks", Box::new(move || drop(blocked.lock().unwrap().recv())));
+        spawn("panics", Box::new(|| std::panic::resume_unwind(Box::new("in its drop"))));
+        spawn("newest", Box::new(|| {}));
+        parked.wait().await;
+        Ok(())
+    })
+    .await;
+    drop(go);
+    assert_eq!(*log.lock().unwrap(), ["newest", "panics", "blocks", "oldest"]);
+    let failed = StepOutcome::Failed { error: "panicked: in its drop".into() };
+    let expected = [
+        ("newest", &StepOutcome::Ok),
+        ("panics", &failed),
+        ("blocks", &StepOutcome::Abandoned),
+        ("oldest", &StepOutcome::Ok),
+    ];
+    assert_eq!(outcomes(&report), expected, "{report}");
+    assert_eq!(report.code, 124);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_starts_more_is_not_over_before_that_has_stopped_too() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (_, report) = run_with(options(), async |app: &App| {
+        let (again, log) = (app.clone(), log.clone());
+        app.defer("older", async || Ok(()));
+        app.defer("spawns", async move || {
+            let theirs = log.clone();
+            again.defer("later", async move || {
+                theirs.lock().unwrap().push("later");
+                Ok(())
+            });
+            again.spawn("task", async move { std::future::pending().await });
+            assert!(
+                again.start(part("refused", async || Ok(Started::new((), async |_| Ok(()))))).await.is_err()
+            );
+            log.lock().unwrap().push("spawns");
+            Ok(())
+        });
+        Ok(())
+    })
+    .await;
+    let names: Vec<_> = report.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["spawns", "task", "later", "older"], "{report}");
+    assert_eq!(*log.lock().unwrap(), ["spawns", "later"]);
+}
