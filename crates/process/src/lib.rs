@@ -91,7 +91,7 @@ pub use exit::exit;
 pub use launch::{main, main_with};
 pub use optional::{Optional, StartWithin};
 pub use options::{ExitStyle, Options, ReportAs};
-pub use part::{FnPart, Part, Started, part};
+pub use part::{BoxFuture, FnPart, Part, Started, StopFn, part};
 pub use plan::{Plan, PlannedStep};
 pub use report::{ExitReport, StepKind, StepOutcome, StepReport};
 pub use restart::{Restart, Restartable, restartable};

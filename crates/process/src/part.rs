@@ -113,8 +113,10 @@ pub struct Started<H> {
     pub(crate) stop: Stop,
 }
 
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-pub(crate) type StopFn = Box<dyn FnOnce(StopCx) -> BoxFuture<Result<(), Error>> + Send>;
+/// A future whose type is not named.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// How a part stops, once.
+pub type StopFn = Box<dyn FnOnce(StopCx) -> BoxFuture<Result<(), Error>> + Send>;
 pub(crate) type Notice = Box<dyn FnOnce(&Trigger) + Send>;
 pub(crate) type Status = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
@@ -158,6 +160,17 @@ impl<H> Started<H> {
     /// address.
     pub fn on_stopping_because(mut self, notice: impl FnOnce(&Trigger) + Send + 'static) -> Self {
         self.stop.notice = Some(Box::new(notice));
+        self
+    }
+
+    /// Runs something around its stop: `around` is given the stop, and awaits it or does not.
+    pub fn around_stop<F, Fut>(mut self, around: F) -> Self
+    where
+        F: FnOnce(StopCx, StopFn) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let stop = self.stop.run;
+        self.stop.run = Box::new(move |cx| Box::pin(around(cx, stop)));
         self
     }
 

@@ -100,7 +100,7 @@ pub struct ExitReport {
     pub steps: Vec<StepReport>,
     /// The body was still running at its limit and was dropped.
     pub body_dropped: bool,
-    /// What the body was starting then, and for how long.
+    /// What the body was starting then, or when it panicked, and for how long.
     pub starting: Vec<String>,
     /// Cleanup failures that no result could hold, over the life of the process.
     pub cleanup_failures: u64,
@@ -169,6 +169,9 @@ impl fmt::Display for ExitReport {
         )?;
         if let Trigger::Failed { error: why } | Trigger::Panicked { message: why } = &self.trigger {
             writeln!(f, "  it said: {why}")?;
+        }
+        if !self.body_dropped && !self.starting.is_empty() {
+            writeln!(f, "  it was starting {}", self.starting.join("; "))?;
         }
         let width = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         for step in &self.steps {

@@ -195,7 +195,7 @@ pub(crate) async fn conclude(
         total: state.begun.map_or(Duration::ZERO, |(_, began)| began.elapsed()),
         steps,
         body_dropped: body_dropped.is_some(),
-        starting: body_dropped.unwrap_or_default(),
+        starting: body_dropped.unwrap_or_else(|| inner.starting.panicked()),
         cleanup_failures: epilogue_scope::report::count(),
         signals: inner.control.signals_seen(),
     };

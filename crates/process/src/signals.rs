@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::app::Inner;
+use crate::app::{App, Inner};
 use crate::escalation::{Action, Level, StopSignal};
 use crate::os::{self, Received, Signal};
 use crate::{dump, reload, upgrade};
@@ -23,7 +23,7 @@ pub(crate) fn on_signal(inner: &Arc<Inner>, received: Received) {
             upgrade::begin(inner);
         }
         Signal::Stop(signal) if over => {
-            if !inner.control.echoes() {
+            if inner.options.owns_process && !inner.control.echoes() {
                 os::die_of(signal);
             }
         }
@@ -32,6 +32,37 @@ pub(crate) fn on_signal(inner: &Arc<Inner>, received: Received) {
             reload::begin(inner);
         }
         Signal::Stop(signal) => stop(inner, signal, received.from_pid),
+    }
+}
+
+impl App {
+    /// Does what this signal would do, were it to come now: for tests, with the [clock](tokio::time) of the test. Where
+    /// a third, impatient one would [kill](crate::escalation), an [embedded](crate::Options::embedded) run cuts what
+    /// is left, at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use epilogue_process::{App, Options, escalation::StopSignal, run_with};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let (_, report) = run_with(Options::embedded(), async |app: &App| {
+    ///     app.defer("takes its time", async || Ok(tokio::time::sleep(Duration::from_secs(5)).await));
+    ///     app.signal(StopSignal::Term);
+    ///     let impatient = app.clone();
+    ///     tokio::spawn(async move {
+    ///         tokio::time::sleep(Duration::from_secs(1)).await;
+    ///         impatient.signal(StopSignal::Int);                  // a second each, from now on
+    ///     });
+    ///     Ok(())
+    /// })
+    /// .await;
+    /// assert_eq!((report.total, report.code), (Duration::from_secs(2), 124));
+    /// # }
+    /// ```
+    pub fn signal(&self, signal: StopSignal) {
+        on_signal(&self.inner, Received { signal: Signal::Stop(signal), from_pid: 0 });
     }
 }
 
@@ -45,7 +76,8 @@ fn stop(inner: &Arc<Inner>, signal: StopSignal, from_pid: i32) {
         dump::begin(inner, "SIGQUIT");
     }
     let action = inner.control.signal(signal, from_pid);
-    if action == Action::Raise(Level::Die) {
+    // Of a process that is not its own a run does not dispose.
+    if action == Action::Raise(Level::Die) && inner.options.owns_process {
         os::say_now(&last_words(inner));
         os::die_of(signal);
     }

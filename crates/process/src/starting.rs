@@ -9,6 +9,8 @@ use tokio::time::Instant;
 #[derive(Default)]
 pub(crate) struct Starting {
     all: Mutex<Vec<Start>>,
+    /// Those that a panic has ended.
+    panicked: Mutex<Vec<String>>,
 }
 
 struct Start {
@@ -39,6 +41,11 @@ impl Starting {
         self.lock().iter().map(tell).collect()
     }
 
+    /// Those that a panic has ended, in the words of [`tell`](Starting::tell).
+    pub(crate) fn panicked(&self) -> Vec<String> {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Start>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,6 +53,10 @@ impl Starting {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let told = self.starting.tell().pop();
+            self.starting.panicked.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+        }
         let mut all = self.starting.lock();
         // Two that cannot be told apart are as good as each other.
         if let Some(at) = all.iter().position(|start| start.since == self.since && start.place == self.place)

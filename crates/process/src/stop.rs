@@ -238,5 +238,9 @@ pub(crate) async fn cut(inner: &Inner, begun: Instant, limit: Duration, hurry_ca
     }
     let end = begun + limit;
     let hurried = Instant::now().checked_add(hurry_cap).map_or(end, |hurried| hurried.min(end));
-    tokio::time::sleep_until(hurried).await;
+    tokio::select! {
+        () = tokio::time::sleep_until(hurried) => {}
+        // A process that is told to die does, and says what it was at.
+        _ = state.wait_for(|state| state.level >= Level::Die), if !inner.options.owns_process => {}
+    }
 }

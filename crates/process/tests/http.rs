@@ -31,7 +31,7 @@ fn router(feed: mpsc::Receiver<&'static str>) -> Router {
         )
         .route("/large", get(|| async { Bytes::from(vec![b'.'; LARGE]) }))
         .route("/events", get(move || async { ([("content-type", "text/event-stream")], events()) }))
-        .route("/", get(|| async { "hello" }))
+        .route("/", get(|| async { "hello" }).post(|body: Bytes| async move { body.len().to_string() }))
 }
 
 /// More than the sockets of both sides take at once.
@@ -287,4 +287,32 @@ async fn half_a_request_on_a_connection_in_use_has_its_time_too() {
     client.write_all(b"TP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     assert!(read_until(&mut client, "hello").await.contains("connection: close"));
     assert_eq!(server.ended.await.unwrap().code, 0);
+}
+
+/// Sends what it has, a byte at a time, until it is closed on.
+async fn drips(mut stream: TcpStream, bytes: &'static [u8]) {
+    for byte in bytes.iter().cycle() {
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn clients_that_send_a_byte_now_and_then_are_cut_in_time_whatever_they_drip() {
+    let server = server(Options::embedded().grace(Duration::from_secs(8))).await;
+    let head = connect(&server).await;
+    let mut body = connect(&server).await;
+    body.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\n").await.unwrap();
+    let head = tokio::spawn(drips(head, b"GET / HTTP/1.1\r\nhost: "));
+    let body = tokio::spawn(drips(body, b"x"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.app.stop();
+    let report = server.ended.await.unwrap();
+    assert_eq!((report.code, report.abandoned().len()), (124, 1), "{report}");
+    assert!(report.abandoned()[0].contains("POST / from 127.0.0.1:"), "{report}");
+    assert!(report.total < Duration::from_secs(8), "{report}");
+    head.await.unwrap();
+    body.await.unwrap();
 }

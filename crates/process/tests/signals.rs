@@ -46,6 +46,13 @@ async fn body(app: &App, name: &str) -> Result<(), Error> {
         "blocks-current-thread" => {
             app.start(part("blocks", async || Ok(Started::new((), async |_| block())))).await?;
         }
+        "starts" => {
+            let starts = part("database", async || {
+                println!("ready");
+                std::future::pending::<Result<Started<()>, Error>>().await
+            });
+            app.start(starts).await?;
+        }
         "unknown-thread" => drop(tokio::task::spawn_blocking(block)),
         "fails" => drop(app.defer("fails", async || Err(Error::msg("disk on fire")))),
         _ => {}
@@ -326,4 +333,16 @@ mod as_pid_1 {
         assert_eq!(status.code(), Some(130), "{status} {said}");
         std::fs::remove_file(file).unwrap();
     }
+}
+
+#[test]
+fn sigterm_in_the_middle_of_a_start_leaves_in_time_and_names_it() {
+    let running = start("starts");
+    running.signal(libc::SIGTERM);
+    let file = running.file.clone();
+    let (status, took, said) = running.end();
+    assert_eq!(status.code(), Some(124), "{said}");
+    assert!(said.contains("abandoned: the start of database (crates/process/tests/signals.rs:"), "{said}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(!file.exists(), "what had started was stopped");
 }

@@ -1,8 +1,19 @@
 //! For tests of programs that stop.
 //!
-//! [`RegistryServer`] speaks the wire protocols of Nacos and Eureka, with a clock that the test moves and the
-//! faults that real servers have.
+//! - [`each_fault`] runs a program once for each fault that each of its parts may have: a start or a stop that fails,
+//!   panics, hangs or is slow. [`Faults::part`] and [`faulty`] inject one by hand.
+//! - [`stop_at_every_await`] runs a program once for each `.await` at which its body waits, and stops it there;
+//!   [`drop_at_every_await`] does it to any future, by dropping it.
+//! - [`RegistryServer`] speaks the wire protocols of Nacos and Eureka, with a clock that the test moves and the
+//!   faults that real servers have.
+//!
+//! Signals are simulated by [`App::signal`](epilogue_process::App::signal). Time is tokio's: with
+//! `#[tokio::test(start_paused = true)]` a hang of thirty seconds takes none.
 
+mod awaits;
+mod faults;
 mod registry;
 
+pub use awaits::{drop_at_every_await, stop_at_every_await};
+pub use faults::{Fault, FaultRun, Faults, Faulty, each_fault, faulty};
 pub use registry::RegistryServer;
