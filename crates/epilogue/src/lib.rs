@@ -98,6 +98,8 @@ pub mod __private {
     pub use epilogue_task::__private::*;
 }
 
+#[cfg(any(feature = "sqlx", feature = "redis", feature = "opentelemetry"))]
+pub use epilogue_adapters as adapters;
 #[cfg(feature = "durable")]
 pub use epilogue_durable as durable;
 #[cfg(feature = "durable")]

@@ -316,3 +316,33 @@ async fn clients_that_send_a_byte_now_and_then_are_cut_in_time_whatever_they_dri
     head.await.unwrap();
     body.await.unwrap();
 }
+
+/// The status of an answer.
+async fn status(address: SocketAddr, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, path).await;
+    let answer = read_until(&mut stream, "\r\n\r\n").await;
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn probes_tell_a_start_a_run_and_a_stop_apart() {
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let probes = app.start(http::probes(app, listener)).await?;
+        let all = async || {
+            [status(probes, "/startup").await, status(probes, "/ready").await, status(probes, "/live").await]
+        };
+        assert_eq!(all().await, [503, 503, 200], "starting");
+        app.ready();
+        assert_eq!(all().await, [200, 200, 200], "running");
+        app.defer("newer", async move || {
+            assert_eq!(status(probes, "/ready").await, 503);
+            assert_eq!(status(probes, "/live").await, 200);
+            Ok(())
+        });
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.code, 0, "{report}");
+}

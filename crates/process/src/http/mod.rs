@@ -35,7 +35,10 @@
 mod connection;
 mod frames;
 mod io;
+mod probes;
 mod service;
+
+pub use probes::{Probes, probes};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,0 +1,270 @@
+//! A sqlx pool that knows who holds its connections.
+//!
+//! sqlx closes a pool by waiting for every connection that is held, for ever if need be, and cannot tell who holds it.
+//! Here each is taken down with its place in the source.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use epilogue_process::{Error, Part, Started};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Database};
+
+/// A pool as a part. Its start takes one connection, so that a database that is not there is an error of the start;
+/// its stop waits for what is held. What is still held at its deadline is in the report, each with the place where
+/// it was taken; a transaction that is not committed by then is undone by the database, when the connection goes with
+/// the process.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use epilogue_adapters::sqlx_pool;
+/// # use epilogue_process::{App, Error};
+/// # async fn body(app: &App) -> Result<(), Error> {
+/// let options = sqlx::postgres::PgPoolOptions::new().max_connections(8);
+/// let pool = options.connect_lazy("postgres://orders@localhost/orders")?;
+/// let pool = app.start(sqlx_pool("database", pool)).await?;
+/// let mut transaction = pool.begin().await?;
+/// sqlx::query("insert into orders default values").execute(&mut **transaction).await?;
+/// transaction.commit().await?;
+/// # Ok(()) }
+/// ```
+pub fn sqlx_pool<DB: Database>(name: impl Into<String>, pool: sqlx::Pool<DB>) -> SqlxPool<DB> {
+    SqlxPool { name: name.into(), pool, cap: None }
+}
+
+/// A pool that has not started; see [`sqlx_pool`].
+#[must_use = "nothing closes it until it is started: app.start(sqlx_pool(…)).await?"]
+pub struct SqlxPool<DB: Database> {
+    name: String,
+    pool: sqlx::Pool<DB>,
+    cap: Option<Duration>,
+}
+
+impl<DB: Database> SqlxPool<DB> {
+    /// How long its stop waits at most for what is held: as long as the budget allows unless set.
+    pub fn cap(mut self, cap: Duration) -> Self {
+        self.cap = Some(cap);
+        self
+    }
+}
+
+/// A running pool. Clones are of the same one.
+pub struct Pool<DB: Database> {
+    pool: sqlx::Pool<DB>,
+    holders: Arc<Holders>,
+}
+
+impl<DB: Database> Clone for Pool<DB> {
+    fn clone(&self) -> Self {
+        Pool { pool: self.pool.clone(), holders: Arc::clone(&self.holders) }
+    }
+}
+
+impl<DB: Database> Pool<DB> {
+    /// A connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`sqlx::Pool::acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`sqlx::Pool::acquire`].
+    #[track_caller]
+    pub fn acquire(&self) -> impl Future<Output = Result<Held<DB>, sqlx::Error>> + Send + use<DB> {
+        let (place, pool, holders) = (Location::caller(), self.pool.clone(), Arc::clone(&self.holders));
+        async move {
+            let connection = pool.acquire().await?;
+            Ok(Held { connection, _place: holders.hold(place, "connection") })
+        }
+    }
+
+    /// A transaction. Dropped without a commit, it is undone.
+    ///
+    /// # Errors
+    ///
+    /// As [`sqlx::Pool::begin`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`sqlx::Pool::begin`].
+    #[track_caller]
+    pub fn begin(&self) -> impl Future<Output = Result<Transaction<DB>, sqlx::Error>> + Send + use<DB> {
+        let (place, pool, holders) = (Location::caller(), self.pool.clone(), Arc::clone(&self.holders));
+        async move {
+            let transaction = pool.begin().await?;
+            Ok(Transaction { transaction, place: holders.hold(place, "transaction") })
+        }
+    }
+
+    /// sqlx's own, for what takes it: whoever holds a connection of it cannot be named.
+    pub fn as_sqlx(&self) -> &sqlx::Pool<DB> {
+        &self.pool
+    }
+
+    /// Who holds a connection, and for how long.
+    pub fn holders(&self) -> Vec<String> {
+        holders(&self.pool, &self.holders)
+    }
+}
+
+fn holders<DB: Database>(pool: &sqlx::Pool<DB>, holders: &Holders) -> Vec<String> {
+    let mut told = holders.tell();
+    let held = (pool.size() as usize).saturating_sub(pool.num_idle());
+    if held > told.len() {
+        told.push(format!("{} more, held by users of sqlx's own pool", held - told.len()));
+    }
+    told
+}
+
+impl<DB: Database> Part for SqlxPool<DB> {
+    type Handle = Pool<DB>;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn start(self) -> Result<Started<Pool<DB>>, Error> {
+        let SqlxPool { pool, cap, .. } = self;
+        let mut first = pool.acquire().await?;
+        first.ping().await?;
+        drop(first);
+        let handle = Pool { pool, holders: Arc::default() };
+        let (closes, asked) = (handle.clone(), handle.clone());
+        let started = Started::new(handle, async move |cx| {
+            let held = closes.holders().len();
+            closes.pool.close().await;
+            // sqlx 0.8 takes each idle connection that it closes for one that was held and came back, so it may be
+            // done before those that are held are back; and tells nobody when they are.
+            while closes.pool.size() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if held > 0 {
+                cx.note(format!("waited for {held} held"));
+            }
+            Ok(())
+        });
+        let started = started.status(move || asked.holders());
+        Ok(match cap {
+            Some(cap) => started.cap(cap),
+            None => started,
+        })
+    }
+}
+
+/// A connection that is held. Dropped, it goes back to its pool.
+pub struct Held<DB: Database> {
+    connection: PoolConnection<DB>,
+    _place: Place,
+}
+
+impl<DB: Database> Deref for Held<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        &self.connection
+    }
+}
+
+impl<DB: Database> DerefMut for Held<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        &mut self.connection
+    }
+}
+
+/// A transaction that is under way.
+pub struct Transaction<DB: Database> {
+    transaction: sqlx::Transaction<'static, DB>,
+    place: Place,
+}
+
+impl<DB: Database> Transaction<DB> {
+    /// Makes its changes last.
+    ///
+    /// # Errors
+    ///
+    /// As [`sqlx::Transaction::commit`].
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        let _place = self.place;
+        self.transaction.commit().await
+    }
+
+    /// Undoes its changes.
+    ///
+    /// # Errors
+    ///
+    /// As [`sqlx::Transaction::rollback`].
+    pub async fn rollback(self) -> Result<(), sqlx::Error> {
+        let _place = self.place;
+        self.transaction.rollback().await
+    }
+}
+
+impl<DB: Database> Deref for Transaction<DB> {
+    type Target = sqlx::Transaction<'static, DB>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.transaction
+    }
+}
+
+impl<DB: Database> DerefMut for Transaction<DB> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.transaction
+    }
+}
+
+/// Who holds what, oldest first.
+#[derive(Default)]
+struct Holders(Mutex<(u64, BTreeMap<u64, Holder>)>);
+
+struct Holder {
+    what: &'static str,
+    place: &'static Location<'static>,
+    since: Instant,
+}
+
+impl Holders {
+    fn hold(self: Arc<Self>, place: &'static Location<'static>, what: &'static str) -> Place {
+        let id = {
+            let mut all = self.lock();
+            all.0 += 1;
+            let id = all.0;
+            all.1.insert(id, Holder { what, place, since: Instant::now() });
+            id
+        };
+        Place { holders: self, id }
+    }
+
+    fn tell(&self) -> Vec<String> {
+        self.lock().1.values().map(Holder::to_string).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Holder>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a {} of {}, held for {:.1} s", self.what, self.place, self.since.elapsed().as_secs_f64())
+    }
+}
+
+/// Until it is dropped somebody holds it.
+struct Place {
+    holders: Arc<Holders>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.holders.lock().1.remove(&self.id);
+    }
+}

@@ -1,0 +1,86 @@
+//! Probes on a port of their own.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::part::{Part, Started};
+use crate::state::Trigger;
+
+/// Answers the probes of a platform, from the first start to the last stop: start it first, so that it stops last.
+///
+/// | path | 200 | 503 |
+/// |---|---|---|
+/// | `/startup` | once everything has [started](App::ready) | before |
+/// | `/ready` | once everything has started | before, and from the moment the stop begins, unless the listeners were [handed over](App::upgrade) |
+/// | `/live` | always | never: a program that stops in order is not to be killed for it |
+///
+/// A server that answers these paths itself ([`readiness`](crate::http::Serve::readiness)) needs none of this; a
+/// program without one, or with probes on another port, does.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use epilogue_process::{App, Error, http};
+/// # async fn body(app: &App) -> Result<(), Error> {
+/// let listener = tokio::net::TcpListener::bind("0.0.0.0:8081").await?;
+/// app.start(http::probes(app, listener)).await?;
+/// # Ok(()) }
+/// ```
+pub fn probes(app: &App, listener: TcpListener) -> Probes {
+    Probes { app: app.clone(), listener }
+}
+
+/// Probes that have not started; see [`probes`].
+#[must_use = "nobody answers until they are started: app.start(probes(…)).await?"]
+pub struct Probes {
+    app: App,
+    listener: TcpListener,
+}
+
+impl Part for Probes {
+    type Handle = SocketAddr;
+
+    fn name(&self) -> String {
+        "probes".to_owned()
+    }
+
+    async fn start(self) -> Result<Started<SocketAddr>, Error> {
+        let Probes { app, listener } = self;
+        let address = listener.local_addr()?;
+        let started = app.clone();
+        let router = Router::new()
+            .route(
+                "/startup",
+                get(move || std::future::ready(answer(started.is_ready(), "started\n", "starting\n"))),
+            )
+            .route("/ready", get(move || std::future::ready(ready(&app))))
+            .route("/live", get(|| std::future::ready("alive\n")));
+        let serving = tokio::spawn(async move {
+            // It ends with the task.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Started::new(address, async move |_| {
+            serving.abort();
+            Ok(())
+        }))
+    }
+}
+
+fn ready(app: &App) -> (StatusCode, &'static str) {
+    let state = app.inner.control.now();
+    match state.begun {
+        Some((Trigger::HandedOver { .. }, _)) => answer(true, "handed over\n", ""),
+        Some(_) => answer(false, "", "stopping\n"),
+        None => answer(app.is_ready(), "ready\n", "starting\n"),
+    }
+}
+
+fn answer(good: bool, yes: &'static str, no: &'static str) -> (StatusCode, &'static str) {
+    if good { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) }
+}
