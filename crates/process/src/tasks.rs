@@ -23,7 +23,7 @@ impl App {
     /// Spawns a task. At its place in the stack it is cancelled, at its next `.await`, and awaited.
     ///
     /// For work that must not be cut between two of its steps see [`spawn_until`](App::spawn_until).
-    /// A panic in the task is isolated, unless [`Options::on_task_panic`] says otherwise.
+    /// A panic in the task is isolated, unless [`Options::on_task_panic`](crate::Options::on_task_panic) says otherwise.
     ///
     /// # Panics
     ///
