@@ -132,6 +132,12 @@ pub(crate) fn sanitize() -> Result<(), String> {
                 "-p",
                 "epilogue-durable",
             ])
+            // Signals of whole programs: see below.
+            .args(if name == "address" {
+                &["-p", "epilogue-process", "--features", "epilogue-process/axum"][..]
+            } else {
+                &[]
+            })
             // A hundred thousand instrumented frames of a debug build do not fit any stack, and the
             // compiler's words are those of another compiler.
             .args(["--", "--skip", "a_hundred_thousand_run_their_defers"])

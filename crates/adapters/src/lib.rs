@@ -4,11 +4,14 @@
 //! | feature | what | stops by |
 //! |---|---|---|
 //! | `sqlx` | [`sqlx_pool`]: a pool of any database of sqlx | waiting for what is held, and naming who holds it |
+//! | `rabbit` | [`rabbit_consumer`]: a RabbitMQ consumer | taking no more, and acknowledging what is being handled |
 //! | `redis` | [`redis_client`]: a Redis client | finishing the commands that were sent, then QUIT |
 //! | `opentelemetry` | [`telemetry`]: tracer, meter and logger providers | a flush after everything else |
 //!
 //! Start them before what uses them: what starts first stops last.
 
+#[cfg(feature = "rabbit")]
+mod rabbit;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sqlx")]
@@ -16,6 +19,8 @@ mod sqlx;
 #[cfg(feature = "opentelemetry")]
 pub mod telemetry;
 
+#[cfg(feature = "rabbit")]
+pub use rabbit::{Consuming, RabbitConsumer, rabbit_consumer};
 #[cfg(feature = "redis")]
 pub use redis::{RedisClient, redis_client};
 #[cfg(feature = "sqlx")]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use epilogue_process::{Error, Part, Started};
+use epilogue_process::{Error, Part, Started, StopCx};
+use fred::error::ErrorKind;
 use fred::prelude::{Client, ClientLike, Config, ReconnectPolicy, Server, ServerConfig};
 use fred::types::Builder;
 
 /// A client of the server at this address as a part. Its start connects; its stop lets the commands that were sent be
-/// answered, and says QUIT. When the connection is lost it is made anew, with growing pauses.
+/// answered, and says QUIT, within two seconds. When the connection is lost it is made anew, with growing pauses.
 ///
 /// # Examples
 ///
@@ -47,6 +48,9 @@ impl RedisClient {
     }
 }
 
+/// How long the server may take to answer what was sent, and QUIT.
+const QUIT: Duration = Duration::from_secs(2);
+
 impl Part for RedisClient {
     type Handle = Client;
 
@@ -66,10 +70,16 @@ impl Part for RedisClient {
             .build()?;
         let connection = client.init().await?;
         let closes = client.clone();
-        Ok(Started::new(client, async move |_| {
-            closes.quit().await?;
-            let _ = connection.await;
+        let quit = async move |cx: StopCx| {
+            // A server that is away, or does not answer, would be waited for as long as there is time.
+            match tokio::time::timeout(QUIT, closes.quit()).await {
+                Ok(Ok(())) => drop(tokio::time::timeout(QUIT, connection).await),
+                Ok(Err(error)) if error.kind() == &ErrorKind::Canceled => cx.note("was not connected"),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => cx.note(format!("the server did not answer within {QUIT:?}")),
+            }
             Ok(())
-        }))
+        };
+        Ok(Started::new(client, quit))
     }
 }

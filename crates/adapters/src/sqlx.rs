@@ -116,7 +116,9 @@ impl<DB: Database> Pool<DB> {
 
 fn holders<DB: Database>(pool: &sqlx::Pool<DB>, holders: &Holders) -> Vec<String> {
     let mut told = holders.tell();
-    let held = (pool.size() as usize).saturating_sub(pool.num_idle());
+    // Of a closed pool sqlx still counts as idle what it has closed.
+    let idle = if pool.is_closed() { 0 } else { pool.num_idle() };
+    let held = (pool.size() as usize).saturating_sub(idle);
     if held > told.len() {
         told.push(format!("{} more, held by users of sqlx's own pool", held - told.len()));
     }
@@ -141,9 +143,11 @@ impl<DB: Database> Part for SqlxPool<DB> {
             let held = closes.holders().len();
             closes.pool.close().await;
             // sqlx 0.8 takes each idle connection that it closes for one that was held and came back, so it may be
-            // done before those that are held are back; and tells nobody when they are.
+            // done before those that are held are back; and one that is looked at just then, to become idle, is
+            // closed by the next call alone.
             while closes.pool.size() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
+                closes.pool.close().await;
             }
             if held > 0 {
                 cx.note(format!("waited for {held} held"));

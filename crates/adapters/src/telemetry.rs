@@ -39,7 +39,7 @@ provider!(SdkTracerProvider, "traces");
 provider!(SdkMeterProvider, "metrics");
 provider!(SdkLoggerProvider, "logs");
 
-/// Shuts a provider down after everything else, within `limit`. The SDK blocks: it does so on a thread for that, and a
+/// Shuts a provider down after everything else, within `limit`. The SDK blocks: it does so on a thread of its own, and a
 /// collector that does not answer costs the limit, or what is left of the budget, and is in the report.
 ///
 /// # Examples
@@ -62,7 +62,14 @@ provider!(SdkLoggerProvider, "logs");
 #[track_caller]
 pub fn flush_last<P: Provider>(app: &App, provider: P, limit: Duration) {
     app.defer_last(P::NAME, move |_: Arc<ExitReport>| async move {
-        let shut = tokio::task::spawn_blocking(move || provider.shut_down(limit));
-        Ok::<(), Error>(shut.await??)
+        let (tell, told) = tokio::sync::oneshot::channel();
+        // Not one of the runtime's: that would wait for it, whatever it waits for.
+        let thread = std::thread::Builder::new().name(P::NAME.to_owned());
+        thread.spawn(move || drop(tell.send(provider.shut_down(limit))))?;
+        // Not every provider of the SDK keeps its limit.
+        match tokio::time::timeout(limit, told).await {
+            Ok(shut) => Ok::<(), Error>(shut??),
+            Err(_) => Err(Error::msg(format!("it timed out after {limit:?}"))),
+        }
     });
 }

@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) announced: AtomicBool,
     /// Everything has started.
     pub(crate) ready: AtomicBool,
+    /// Told then; nobody who comes later is.
+    pub(crate) is_ready: tokio::sync::Notify,
     /// The stop is over: what `main` still does is its own affair.
     pub(crate) over: AtomicBool,
     /// What SIGHUP makes it read again.
@@ -55,8 +57,9 @@ pub(crate) struct Inner {
     /// Held by an upgrade that is under way.
     pub(crate) upgrading: tokio::sync::Mutex<()>,
     pub(crate) systemd: Systemd,
-    /// What was added to the budget, in microseconds.
+    /// What was added to the budget, in microseconds; and of that what systemd was told.
     extension: AtomicU64,
+    told_extension: AtomicU64,
     /// What is being stopped at this moment, for the last words of a process that is cut.
     current: Mutex<Current>,
 }
@@ -81,6 +84,7 @@ impl App {
                 run_thread: AtomicUsize::new(0),
                 announced: AtomicBool::new(false),
                 ready: AtomicBool::new(false),
+                is_ready: tokio::sync::Notify::new(),
                 over: AtomicBool::new(false),
                 reload: Reload::default(),
                 starting: Starting::default(),
@@ -89,6 +93,7 @@ impl App {
                 upgrading: tokio::sync::Mutex::default(),
                 systemd,
                 extension: AtomicU64::new(0),
+                told_extension: AtomicU64::new(0),
                 current: Mutex::default(),
             }),
         }
@@ -215,8 +220,12 @@ impl Deferred {
 impl Inner {
     /// This is being stopped from now on.
     pub(crate) fn set_current(&self, name: &str, status: Option<Status>) {
-        let name = name.to_owned();
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Current { name, status };
+        let next = Current { name: name.to_owned(), status };
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, next);
+        drop(current);
+        // Without the lock: it may hold anything.
+        drop(before);
     }
 
     pub(crate) fn current(&self) -> String {
@@ -260,7 +269,15 @@ impl Inner {
         let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let before = self.extension.load(Ordering::Acquire);
         // One thread stops at a time.
-        self.extension.store(before.saturating_add(time).min(most), Ordering::Release);
+        let extension = before.saturating_add(time).min(most);
+        self.extension.store(extension, Ordering::Release);
+        // Thousands of tasks that end at once have nothing to tell.
+        let news = extension.saturating_sub(self.told_extension.load(Ordering::Relaxed));
+        let handed_over = matches!(self.control.now().why(), Trigger::HandedOver { .. });
+        if news < 100_000 || handed_over {
+            return;
+        }
+        self.told_extension.store(extension, Ordering::Relaxed);
         let began = self.control.now().begun.map_or_else(tokio::time::Instant::now, |(_, at)| at);
         let left = (began + self.budget()).saturating_duration_since(tokio::time::Instant::now());
         self.systemd.takes(left + (self.grace.time - self.grace.budget()));

@@ -6,25 +6,23 @@ use crate::state::Trigger;
 /// `epilogue.stopping`: the stop begins.
 pub(crate) fn stopping(trigger: &Trigger, budget: std::time::Duration) {
     #[cfg(feature = "tracing")]
-    tracing::info!(name: "epilogue.stopping", target: "epilogue", %trigger, budget_ms = as_ms(budget), "epilogue.stopping");
+    isolated(|| {
+        tracing::info!(
+            name: "epilogue.stopping",
+            target: "epilogue",
+            %trigger,
+            budget_ms = as_ms(budget),
+            "epilogue.stopping"
+        );
+    });
     let _ = (trigger, budget);
 }
 
 /// `epilogue.exit`: everything has stopped but what is to [run last](crate::App::defer_last).
 pub(crate) fn exit(report: &ExitReport) {
     #[cfg(feature = "tracing")]
-    {
-        for step in &report.steps {
-            tracing::debug!(
-                name: "epilogue.step",
-                target: "epilogue",
-                step = step.name,
-                outcome = ?step.outcome,
-                at_ms = as_ms(step.at),
-                ms = as_ms(step.time),
-                "epilogue.step"
-            );
-        }
+    isolated(|| {
+        report.steps.iter().for_each(step);
         tracing::info!(
             name: "epilogue.exit",
             target: "epilogue",
@@ -38,8 +36,29 @@ pub(crate) fn exit(report: &ExitReport) {
             abandoned = ?report.abandoned(),
             "epilogue.exit"
         );
-    }
+    });
     let _ = report;
+}
+
+#[cfg(feature = "tracing")]
+fn step(step: &crate::report::StepReport) {
+    tracing::debug!(
+        name: "epilogue.step",
+        target: "epilogue",
+        step = step.name,
+        outcome = ?step.outcome,
+        at_ms = as_ms(step.at),
+        ms = as_ms(step.time),
+        "epilogue.step"
+    );
+}
+
+/// Whoever collects events is somebody else's code: some panic when nobody reads their output any more.
+#[cfg(feature = "tracing")]
+fn isolated(tell: impl FnOnce()) {
+    if let Err(caught) = epilogue_scope::catch(tell) {
+        crate::os::say(&format!("epilogue: an event was not told: {}", caught.describe()));
+    }
 }
 
 #[cfg(feature = "tracing")]

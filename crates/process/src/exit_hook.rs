@@ -121,15 +121,24 @@ extern "C" fn at_exit() {
         return;
     }
     shared.exiting.store(true, Ordering::Release);
-    let limit = shared.inner.grace.budget();
     let theirs = Arc::clone(&shared);
     // A wake-up sent from a worker thread stays in that worker's own slot, and this one may be a
     // worker that will not run again: so everything happens on another thread.
     let thread = ThreadMark::here();
     let started =
         std::thread::Builder::new().name("epilogue-exit".into()).spawn(move || drive(&theirs, thread));
-    if started.is_ok() {
-        shared.wait(limit);
+    if started.is_err() {
+        return;
+    }
+    // What ends well may give its time to what comes later.
+    let began = std::time::Instant::now();
+    let mut budget = Duration::ZERO;
+    while budget < shared.inner.budget() {
+        budget = shared.inner.budget();
+        shared.wait((began + budget).saturating_duration_since(std::time::Instant::now()));
+        if *shared.done.lock().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Listeners that were open when the program began: from the generation before it, or from systemd.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -20,6 +20,8 @@ struct Inherited {
     of_systemd: bool,
     /// The generation before waits for a word on it.
     ready: Option<io::PipeWriter>,
+    /// The names that were taken.
+    taken: Vec<String>,
 }
 
 static INHERITED: Mutex<Option<Inherited>> = Mutex::new(None);
@@ -41,7 +43,8 @@ pub(crate) fn take(name: &str, wanted: &[SocketAddr]) -> io::Result<Option<TcpLi
         }
         false => None,
     };
-    let Some(fd) = key.and_then(|key| all.by_name.remove(&key)) else { return Ok(None) };
+    let Some((key, fd)) = key.and_then(|key| all.by_name.remove_entry(&key)) else { return Ok(None) };
+    all.taken.push(key);
     let wrong = |error: io::Error| {
         io::Error::new(error.kind(), format!("the listener {name} that was left open: {error}"))
     };
@@ -58,8 +61,37 @@ pub(crate) fn ready() {
     }
     if let Some(mut ready) = all.ready {
         // One that is gone waits for nothing.
-        let _ = ready.write_all(b"ready");
+        let _ = ready.write_all(word(&all.taken).as_bytes());
     }
+}
+
+/// What a generation that is ready says, with what it has taken: a line, whose end is the end of the word.
+fn word(taken: &[String]) -> String {
+    format!("ready;{}\n", taken.join(";"))
+}
+
+/// What the next generation has taken, if it says that it is ready. Returns at the end of its line, or when all
+/// that hold the pipe have gone.
+pub(crate) fn read_word(ready: io::PipeReader) -> Option<Vec<String>> {
+    let mut line = String::new();
+    io::BufReader::new(ready).read_line(&mut line).ok()?;
+    let taken = line.strip_suffix('\n')?.strip_prefix("ready;")?;
+    Some(taken.split(';').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+/// Whether the generation of this program before this one still serves, and waits for this one to be
+/// [ready](crate::App::ready): what both of them share, such as an entry in a registry, is not this one's to take away.
+pub fn is_taking_over() -> bool {
+    is_awaited()
+}
+
+pub(crate) fn is_awaited() -> bool {
+    inherited().as_ref().is_some_and(|all| all.ready.is_some())
+}
+
+/// Takes over what was left open, before anything else is started that could keep it open.
+pub(crate) fn look_now() {
+    drop(inherited());
 }
 
 fn inherited() -> MutexGuard<'static, Option<Inherited>> {
@@ -77,19 +109,17 @@ fn look() -> Option<Inherited> {
     {
         let ready = taken("the pipe", handed.ready);
         let by_name = handed.listeners.into_iter().filter_map(|(name, fd)| Some((name, taken(&text, fd)?)));
-        return Some(Inherited {
-            by_name: by_name.collect(),
-            of_systemd: false,
-            ready: ready.map(Into::into),
-        });
+        let (by_name, taken) = (by_name.collect(), Vec::new());
+        return Some(Inherited { by_name, of_systemd: false, ready: ready.map(Into::into), taken });
     }
     let activated = parse_activated(&env, std::process::id())?;
     let by_name = activated.into_iter().filter_map(|(name, fd)| Some((name, taken("LISTEN_FDS", fd)?)));
-    Some(Inherited { by_name: by_name.collect(), of_systemd: true, ready: None })
+    Some(Inherited { by_name: by_name.collect(), of_systemd: true, ready: None, taken: Vec::new() })
 }
 
 fn taken(what: &str, fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: whoever started this program left it open for it, and this is done once, before anything else asks.
+    // SAFETY: whoever started this program left it open for it, and this is done once, as the program begins. One
+    // that is neither a socket nor a pipe, as something of this program's own would be, is not taken.
     let fd = unsafe { descriptors::take(fd) };
     fd.inspect_err(|error| os::say(&format!("epilogue: {what}: {error}"))).ok()
 }
@@ -143,6 +173,26 @@ mod tests {
         for wrong in ["", "x;9", "1;2", "1;9;http", "1;9;http=0", "1;9;http=x", "1;-4", "4711"] {
             assert_eq!(parse_handed(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_word_of_a_generation_that_is_ready_is_whole_or_none() {
+        let said = |text: &str| {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            drop(writer);
+            read_word(reader)
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(said(&word(&names(&["http", "a=b"]))), Some(names(&["http", "a=b"])));
+        assert_eq!(said(&word(&[])), Some(names(&[])));
+        for wrong in ["", "ready", "ready;http", "no;\n"] {
+            assert_eq!(said(wrong), None, "{wrong:?}");
+        }
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"ready;http\n").unwrap();
+        assert_eq!(read_word(reader), Some(names(&["http"])), "whoever else holds the pipe");
+        drop(writer);
     }
 
     #[test]

@@ -20,7 +20,14 @@ use crate::stop;
 /// In the order in which they were registered.
 #[derive(Default)]
 pub(crate) struct Last {
-    all: Mutex<Vec<Pending>>,
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    pending: Vec<Pending>,
+    /// The last one was taken: nobody would come to a further one.
+    closed: bool,
 }
 
 struct Pending {
@@ -65,7 +72,14 @@ impl App {
         let (name, place) = (name.into(), Location::caller());
         let registration = Registration::new(&name, place);
         let run: Run = Box::new(move |report| Box::pin(cleanup(report)));
-        self.inner.last.lock().push(Pending { name, place, registration, run });
+        let pending = Pending { name, place, registration, run };
+        let mut last = self.inner.last.lock();
+        if !last.closed {
+            return last.pending.push(pending);
+        }
+        drop(last);
+        let so_far = Arc::new(crate::run::so_far(&self.inner));
+        stop::stop_late(&self.inner, pending.into_step(so_far));
     }
 }
 
@@ -73,12 +87,8 @@ impl App {
 pub(crate) async fn pay(inner: &Arc<Inner>, report: &mut ExitReport) {
     let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
     while let Some(pending) = inner.last.pop() {
-        let Pending { name, place, registration, run } = pending;
-        let so_far = Arc::new(report.clone());
-        let Started { stop, .. } = Started::new((), move |_| run(so_far)).floor(budget::CLEANUP_FLOOR);
-        let step =
-            Step { id: 0, name: name.as_str().into(), kind: StepKind::Cleanup, place, registration, stop };
-        inner.set_current(&name, None);
+        let step = pending.into_step(Arc::new(report.clone()));
+        inner.set_current(&step.name, None);
         let left = (began + inner.budget()).saturating_duration_since(Instant::now());
         let limit = budget::limit(left, budget::CLEANUP_FLOOR, None, inner.last.floors());
         report.steps.push(stop::stop_one(inner, step, limit).await);
@@ -86,27 +96,43 @@ pub(crate) async fn pay(inner: &Arc<Inner>, report: &mut ExitReport) {
     inner.set_current("", None);
 }
 
+impl Pending {
+    fn into_step(self, report: Arc<ExitReport>) -> Step {
+        let Pending { name, place, registration, run } = self;
+        let Started { stop, .. } = Started::new((), move |_| run(report)).floor(budget::CLEANUP_FLOOR);
+        Step { id: 0, name: name.as_str().into(), kind: StepKind::Cleanup, place, registration, stop }
+    }
+}
+
 impl Last {
     fn pop(&self) -> Option<Pending> {
-        self.lock().pop()
+        let mut all = self.lock();
+        let popped = all.pending.pop();
+        all.closed = popped.is_none();
+        popped
     }
 
     pub(crate) fn floors(&self) -> Duration {
-        budget::CLEANUP_FLOOR * u32::try_from(self.lock().len()).unwrap_or(u32::MAX)
+        budget::CLEANUP_FLOOR * u32::try_from(self.lock().pending.len()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        self.lock().iter().rev().map(|pending| format!("{} ({})", pending.name, pending.place)).collect()
+        self.lock()
+            .pending
+            .iter()
+            .rev()
+            .map(|pending| format!("{} ({})", pending.name, pending.place))
+            .collect()
     }
 
     pub(crate) fn plan(&self) -> Vec<PlannedStep> {
         let planned = |pending: &Pending| {
             PlannedStep::new(&pending.name, StepKind::Cleanup, pending.place, budget::CLEANUP_FLOOR)
         };
-        self.lock().iter().rev().map(planned).collect()
+        self.lock().pending.iter().rev().map(planned).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Pending>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -88,6 +88,7 @@ pub use app::{App, Deferred};
 pub use epilogue_task::TaskPanic;
 pub use error::Error;
 pub use exit::exit;
+pub use inherited::is_taking_over;
 pub use launch::{main, main_with};
 pub use optional::{Optional, StartWithin};
 pub use options::{ExitStyle, Options, ReportAs};

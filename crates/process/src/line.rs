@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::report::ExitReport;
+use crate::state::Trigger;
 
 impl ExitReport {
     /// The report as one line of `key=value`: `epilogue.exit code=0 trigger="SIGTERM" total_ms=2013.2 …`. The
@@ -11,7 +12,8 @@ impl ExitReport {
         let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
         let mut line = format!(
             "epilogue.exit code={} trigger={:?} level={} total_ms={} budget_ms={}",
-            self.code,
+            // Whoever called `exit` chose its code; nobody else gets to know it.
+            if self.trigger == Trigger::ProcessExit { "as_called".to_owned() } else { self.code.to_string() },
             self.trigger.to_string(),
             self.level,
             ms(self.total),

@@ -10,7 +10,14 @@ use crate::inherited;
 /// What may be handed over: copies of the listeners by their names.
 #[derive(Default)]
 pub(crate) struct Listeners {
-    all: Mutex<Vec<(String, std::net::TcpListener)>>,
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    kept: Vec<(String, std::net::TcpListener)>,
+    /// The program is stopping: nothing is kept any more.
+    closed: bool,
 }
 
 impl App {
@@ -18,11 +25,12 @@ impl App {
     /// it or by systemd (`FileDescriptorName=`; with no name that fits, the one at this address, or the only one);
     /// otherwise a new one, bound to `address`.
     ///
-    /// It is what [`upgrade`](App::upgrade) hands on.
+    /// It is what [`upgrade`](App::upgrade) hands on. Asked for once more, by a part that is started again, it is the
+    /// same listener; it stays open until the program stops.
     ///
     /// # Errors
     ///
-    /// A name that is taken, or holds a `;`; an address that is none or in use; a descriptor that is no TCP
+    /// A name that is empty, or holds a `;`; an address that is none or in use; a descriptor that is no TCP
     /// listener.
     ///
     /// # Examples
@@ -43,14 +51,17 @@ impl App {
         if name.is_empty() || name.contains(';') {
             return Err(bad("a name without ; is needed"));
         }
-        if self.inner.listeners.lock().iter().any(|(other, _)| *other == name) {
-            return Err(bad("there is one of this name"));
+        // Of a part that is started once more.
+        if let Some(again) = self.inner.listeners.again(&name)? {
+            return Ok(again);
         }
         let wanted: Vec<SocketAddr> = tokio::net::lookup_host(address)
             .await
             .map_err(|error| Error::from(error).context(format!("listener {name:?}")))?
             .collect();
-        let listener = match inherited::take(&name, &wanted)? {
+        let inherits = self.inner.options.owns_process && self.inner.options.environment;
+        let left_open = if inherits { inherited::take(&name, &wanted)? } else { None };
+        let listener = match left_open {
             Some(listener) => tokio::net::TcpListener::from_std(listener)?,
             None => tokio::net::TcpListener::bind(&wanted[..])
                 .await
@@ -64,8 +75,17 @@ impl App {
 impl Listeners {
     fn keep(&self, name: String, listener: &tokio::net::TcpListener) -> std::io::Result<()> {
         let copy = std::os::fd::AsFd::as_fd(listener).try_clone_to_owned()?;
-        self.lock().push((name, copy.into()));
+        let mut all = self.lock();
+        if !all.closed {
+            all.kept.push((name, copy.into()));
+        }
         Ok(())
+    }
+
+    fn again(&self, name: &str) -> std::io::Result<Option<tokio::net::TcpListener>> {
+        let all = self.lock();
+        let kept = all.kept.iter().find(|(other, _)| other == name);
+        kept.map(|(_, listener)| listener.try_clone().and_then(tokio::net::TcpListener::from_std)).transpose()
     }
 
     /// Copies for another process.
@@ -73,15 +93,24 @@ impl Listeners {
         let copy = |(name, listener): &(String, std::net::TcpListener)| {
             Ok::<_, std::io::Error>((name.clone(), listener.try_clone()?))
         };
-        self.lock().iter().map(copy).collect()
+        self.lock().kept.iter().map(copy).collect()
+    }
+
+    /// Where those of these names listen.
+    pub(crate) fn addresses(&self, names: &[String]) -> Vec<SocketAddr> {
+        let all = self.lock();
+        let named = all.kept.iter().filter(|(name, _)| names.contains(name));
+        named.filter_map(|(_, listener)| listener.local_addr().ok()).collect()
     }
 
     /// The program is stopping: from now on only its servers hold them.
     pub(crate) fn forget(&self) {
-        self.lock().clear();
+        let mut all = self.lock();
+        all.closed = true;
+        all.kept.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(String, std::net::TcpListener)>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::app::{App, Inner};
+use crate::error::Error;
 use crate::inherited;
 use crate::options::PlanAs;
 use crate::os;
@@ -31,12 +32,30 @@ pub(crate) fn begin(inner: &Inner) {
     if inner.control.now().stopping() || inner.ready.swap(true, Ordering::AcqRel) {
         return;
     }
+    inner.is_ready.notify_waiters();
     if inner.options.plan != PlanAs::NotAsked {
         return tell_plan(inner);
     }
     if inner.options.owns_process {
         inner.systemd.ready();
         inherited::ready();
+    }
+}
+
+/// Returns when everything has started.
+///
+/// # Errors
+///
+/// [Stopping](Error::is_stopping), if the stop comes first.
+pub(crate) async fn wait(inner: &Inner) -> Result<(), Error> {
+    let mut told = pin!(inner.is_ready.notified());
+    told.as_mut().enable();
+    if inner.ready.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    tokio::select! {
+        () = told => Ok(()),
+        () = inner.control.stopping() => Err(Error::stopping()),
     }
 }
 

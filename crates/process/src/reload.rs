@@ -144,9 +144,15 @@ pub(crate) fn begin(inner: &Arc<Inner>) {
     }
     let theirs = Arc::clone(inner);
     let task = runtime.spawn(async move {
-        theirs.systemd.reloading();
+        // A READY of ours would be taken for the end of a start that goes on.
+        let tells = theirs.ready.load(Ordering::Acquire);
+        if tells {
+            theirs.systemd.reloading();
+        }
         let reloaded = run(&theirs).await;
-        theirs.systemd.reloaded();
+        if tells {
+            theirs.systemd.reloaded();
+        }
         match reloaded {
             Ok(()) => os::say("epilogue: reloaded"),
             Err(error) if error.is_stopping() => {}

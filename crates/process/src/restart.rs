@@ -152,7 +152,7 @@ async fn stop_old(name: &str, stop: Stop) {
     let now = Instant::now();
     let (_state, seen) = watch::channel(StopState::begun_for(Trigger::Asked, now));
     let cx = StopCx {
-        deadline: now + limit,
+        deadline: now.checked_add(limit).unwrap_or(now + LIMIT),
         budget: limit,
         state: seen,
         word: Arc::default(),

@@ -24,7 +24,7 @@ use crate::options::{ExitStyle, Options, ReportAs};
 use crate::os;
 use crate::report::{ExitReport, StepReport};
 use crate::state::{ThreadMark, Trigger};
-use crate::{ready, signals, stop, systemd};
+use crate::{inherited, ready, signals, stop, systemd};
 
 /// Runs a program: its body, until it is to end; then the stop of everything the body started, in
 /// reverse; then returns the exit status for `main`.
@@ -120,6 +120,9 @@ where
 }
 
 pub(crate) fn new_app(options: Options) -> App {
+    if options.owns_process && options.environment {
+        inherited::look_now();
+    }
     let grace = options.grace.clone().unwrap_or_else(|| discover_grace(options.environment));
     App::new(options, grace)
 }
@@ -184,25 +187,17 @@ pub(crate) async fn conclude(
     body_dropped: Option<Vec<String>>,
     steps: Vec<StepReport>,
 ) -> ExitReport {
-    let state = inner.control.now();
-    let mut report = ExitReport {
-        schema: "epilogue.exit/v1",
-        trigger,
-        code: inner.code.load(Ordering::Relaxed),
-        level: format!("{:?}", state.level).to_lowercase(),
-        budget: inner.budget(),
-        grace_from: inner.grace.from,
-        total: state.begun.map_or(Duration::ZERO, |(_, began)| began.elapsed()),
-        steps,
-        body_dropped: body_dropped.is_some(),
-        starting: body_dropped.unwrap_or_else(|| inner.starting.panicked()),
-        cleanup_failures: epilogue_scope::report::count(),
-        signals: inner.control.signals_seen(),
-    };
+    let mut report = so_far(inner);
+    report.trigger = trigger;
+    report.steps = steps;
+    report.body_dropped = body_dropped.is_some();
+    report.starting = body_dropped.unwrap_or_else(|| inner.starting.panicked());
     let own = report.code;
     report.code = exit_code(own, &report);
     event::exit(&report);
     last::pay(inner, &mut report).await;
+    let own = if own == 0 { inner.code.load(Ordering::Relaxed) } else { own };
+    report.cleanup_failures = epilogue_scope::report::count();
     report.code = exit_code(own, &report);
     report.total = inner.since_trigger(Instant::now());
     inner.reload.forget();
@@ -211,6 +206,25 @@ pub(crate) async fn conclude(
     inner.over.store(true, Ordering::Release);
     tell(&inner.options, &report);
     report
+}
+
+/// A report of what is known without any step.
+pub(crate) fn so_far(inner: &Inner) -> ExitReport {
+    let state = inner.control.now();
+    ExitReport {
+        schema: "epilogue.exit/v1",
+        trigger: state.why(),
+        code: inner.code.load(Ordering::Relaxed),
+        level: format!("{:?}", state.level).to_lowercase(),
+        budget: inner.budget(),
+        grace_from: inner.grace.from,
+        total: inner.since_trigger(Instant::now()),
+        steps: Vec::new(),
+        body_dropped: false,
+        starting: Vec::new(),
+        cleanup_failures: epilogue_scope::report::count(),
+        signals: inner.control.signals_seen(),
+    }
 }
 
 /// A run that is dropped in the middle of its stop leaves the rest to the exit of the process.
@@ -467,10 +481,13 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
             }
             let began = Instant::now();
             drive_if_nobody_does(&inner, runtime_of_run.as_ref()).await;
-            let mut budget = Duration::ZERO;
-            while budget < inner.budget() {
-                budget = inner.budget();
+            let mut budget = inner.budget();
+            loop {
                 tokio::time::sleep_until(began + budget + Duration::from_millis(250)).await;
+                let before = std::mem::replace(&mut budget, inner.budget());
+                if budget == before {
+                    break;
+                }
             }
             if RUNS.load(Ordering::Acquire) != run {
                 return;

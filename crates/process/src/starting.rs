@@ -21,6 +21,7 @@ struct Start {
 
 /// One of them, until it is dropped.
 pub(crate) struct UnderWay<'a> {
+    name: String,
     starting: &'a Starting,
     since: Instant,
     place: &'static Location<'static>,
@@ -30,7 +31,7 @@ impl Starting {
     pub(crate) fn begin(&self, name: &str, place: &'static Location<'static>) -> UnderWay<'_> {
         let since = Instant::now();
         self.lock().push(Start { name: name.to_owned(), place, since });
-        UnderWay { starting: self, since, place }
+        UnderWay { name: name.to_owned(), starting: self, since, place }
     }
 
     /// `queue (src/main.rs:12), for 3.0s`, for each.
@@ -41,7 +42,7 @@ impl Starting {
         self.lock().iter().map(tell).collect()
     }
 
-    /// Those that a panic has ended, in the words of [`tell`](Starting::tell).
+    /// Those that a panic has ended.
     pub(crate) fn panicked(&self) -> Vec<String> {
         self.panicked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -54,8 +55,8 @@ impl Starting {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let told = self.starting.tell().pop();
-            self.starting.panicked.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+            let told = format!("{} ({})", self.name, self.place);
+            self.starting.panicked.lock().unwrap_or_else(PoisonError::into_inner).push(told);
         }
         let mut all = self.starting.lock();
         // Two that cannot be told apart are as good as each other.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,11 +50,23 @@ pub enum Trigger {
     HandedOver {
         /// Its process.
         to_pid: u32,
+        /// Where it listens: what listens elsewhere was not handed over.
+        addresses: Vec<SocketAddr>,
     },
     /// Only the [plan](crate::App::plan) was asked for.
     Planned,
     /// Somebody called `std::process::exit`.
     ProcessExit,
+}
+
+impl Trigger {
+    /// Whether this address was handed over to another generation of the program.
+    pub fn has_handed_over(&self, address: SocketAddr) -> bool {
+        let Trigger::HandedOver { addresses, .. } = self else { return false };
+        addresses.iter().any(|other| {
+            other.port() == address.port() && (other.ip() == address.ip() || other.ip().is_unspecified())
+        })
+    }
 }
 
 impl fmt::Display for Trigger {
@@ -66,7 +79,7 @@ impl fmt::Display for Trigger {
             Trigger::Signal { name, from_pid: 0 } => f.write_str(name),
             Trigger::Signal { name, from_pid } => write!(f, "{name} from pid {from_pid}"),
             Trigger::Asked => f.write_str("the program asked for it"),
-            Trigger::HandedOver { to_pid } => write!(f, "pid {to_pid} has taken over"),
+            Trigger::HandedOver { to_pid, .. } => write!(f, "pid {to_pid} has taken over"),
             Trigger::Planned => f.write_str("only the plan was asked for"),
             Trigger::ProcessExit => f.write_str("process::exit was called"),
         }
@@ -79,6 +92,8 @@ pub(crate) struct StopState {
     pub(crate) level: Level,
     pub(crate) skip_idle_waits: bool,
     pub(crate) begun: Option<(Trigger, Instant)>,
+    /// Since when there is a hurry.
+    pub(crate) hurried_at: Option<Instant>,
     /// The thread inside `process::exit`: whatever it was doing will never go on.
     pub(crate) exit_thread: Option<ThreadMark>,
 }
@@ -104,7 +119,13 @@ impl ThreadMark {
 
 impl StopState {
     pub(crate) fn running() -> StopState {
-        StopState { level: Level::Running, skip_idle_waits: false, begun: None, exit_thread: None }
+        StopState {
+            level: Level::Running,
+            skip_idle_waits: false,
+            begun: None,
+            hurried_at: None,
+            exit_thread: None,
+        }
     }
 
     pub(crate) fn begun_for(trigger: Trigger, at: Instant) -> StopState {
@@ -208,10 +229,9 @@ impl StopCx {
         self.state.borrow().level
     }
 
-    /// Whether another generation of the program has [taken over](crate::App::upgrade) its listeners: clients find
-    /// it under the same address.
-    pub fn handed_over(&self) -> bool {
-        matches!(self.state.borrow().begun, Some((Trigger::HandedOver { .. }, _)))
+    /// Why the program stops.
+    pub fn trigger(&self) -> Trigger {
+        self.state.borrow().why()
     }
 
     /// Whether waits that serve nobody are to be skipped: a TERM was repeated, or more.
@@ -298,7 +318,10 @@ impl StopControl {
 
     /// There is nobody to wait for: every step has a second.
     pub(crate) fn hurry(&self) {
-        self.sender.send_modify(|state| state.level = state.level.max(Level::Hurry));
+        self.sender.send_modify(|state| {
+            state.level = state.level.max(Level::Hurry);
+            state.hurried_at.get_or_insert_with(Instant::now);
+        });
     }
 
     /// Begins the stop, unless it has begun: the first trigger counts.
@@ -332,6 +355,9 @@ impl StopControl {
             Action::Raise(level) => {
                 self.sender.send_modify(|state| {
                     state.level = level;
+                    if level >= Level::Hurry {
+                        state.hurried_at.get_or_insert_with(Instant::now);
+                    }
                     if state.begun.is_none() {
                         let trigger = Trigger::Signal { name: signal.to_string(), from_pid };
                         state.begun = Some((trigger, Instant::now()));

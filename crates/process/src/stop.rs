@@ -183,6 +183,9 @@ pub(crate) async fn stop_one(inner: &Inner, step: Step, limit: Duration) -> Step
             StepOutcome::Abandoned
         }
     };
+    if let Some(left) = word.take_left() {
+        left.abort();
+    }
     registration.finish(finished(&outcome));
     StepReport {
         name: name.to_string(),
@@ -232,12 +235,14 @@ fn text(error: &Error) -> String {
 /// Returns when the step's time is over; a hurry shortens it from the moment it sets in.
 pub(crate) async fn cut(inner: &Inner, begun: Instant, limit: Duration, hurry_cap: Duration) {
     let mut state = inner.control.watch();
-    tokio::select! {
-        () = tokio::time::sleep_until(begun + limit) => return,
-        hurried = state.wait_for(|state| state.level >= Level::Hurry) => drop(hurried),
-    }
     let end = begun + limit;
-    let hurried = Instant::now().checked_add(hurry_cap).map_or(end, |hurried| hurried.min(end));
+    let since = tokio::select! {
+        () = tokio::time::sleep_until(end) => return,
+        hurried = state.wait_for(|state| state.level >= Level::Hurry) => {
+            hurried.ok().and_then(|state| state.hurried_at).unwrap_or_else(Instant::now)
+        }
+    };
+    let hurried = since.max(begun).checked_add(hurry_cap).map_or(end, |hurried| hurried.min(end));
     tokio::select! {
         () = tokio::time::sleep_until(hurried) => {}
         // A process that is told to die does, and says what it was at.

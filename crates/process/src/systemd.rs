@@ -67,11 +67,22 @@ pub(crate) fn main_pid_is(inner: &Inner, pid: u32) {
     inner.systemd.tell(&format!("MAINPID={pid}"));
 }
 
+/// Names the process that systemd has started.
+pub(crate) const EXEC_PID: &str = "SYSTEMD_EXEC_PID";
+
+/// Whether systemd has started this very process, or the one that it is the successor of.
+pub(crate) fn is_the_units_process() -> bool {
+    let started = std::env::var(EXEC_PID).ok().and_then(|pid| pid.parse::<u32>().ok());
+    let handed = std::env::var_os(crate::inherited::HANDED_ENV).is_some();
+    started.is_some_and(|pid| {
+        pid == std::process::id() || (handed && pid == std::os::unix::process::parent_id())
+    })
+}
+
 /// How long systemd waits between asking and killing, if it has started this very process. Asks it: it is in no
 /// variable. Half a second at most.
 pub(crate) fn stop_timeout() -> Option<Duration> {
-    let started = std::env::var("SYSTEMD_EXEC_PID").ok()?.parse() == Ok(std::process::id());
-    let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok().filter(|_| started)?;
+    let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok().filter(|_| is_the_units_process())?;
     let (unit, of_a_user) = unit_of(&cgroups)?;
     let mut show = Command::new("systemctl");
     show.args(if of_a_user { &["--user"][..] } else { &[] })

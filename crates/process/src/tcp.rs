@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use epilogue_task::isolated;
 
 use crate::error::Error;
 use crate::part::{Part, Started};
-use crate::server::close::close;
+use crate::server::close::{close, has_unread, shut_down};
 use crate::server::connections::{Admitted, Kind, Request, Shared};
 use crate::server::{Phase, SHORTEST_QUIET, Times, accept, stop};
 
@@ -46,8 +46,9 @@ use crate::server::{Phase, SHORTEST_QUIET, Times, accept, stop};
 ///     let mut bytes = [0; 1024];
 ///     loop {
 ///         let read = tokio::select! {
-///             () = &mut stopping => return,                      // between two messages
+///             biased;                                            // what has come is answered first
 ///             read = connection.read(&mut bytes) => read,
+///             () = &mut stopping => return,                      // between two messages
 ///         };
 ///         match read {
 ///             Ok(length) if length > 0 => drop(connection.write_all(&bytes[..length]).await),
@@ -154,7 +155,7 @@ where
         let handle = ServerHandle { shared: Arc::clone(&shared), address };
         let (told, asked) = (Arc::clone(&shared), Arc::clone(&shared));
         Ok(Started::new(handle, async move |cx| stop::drain(&shared, accepting, cx).await)
-            .on_stopping_because(move |why| told.begins_to_leave(why))
+            .on_stopping_because(move |why| told.begins_to_leave(address, why))
             .status(move || asked.in_flight())
             .hurry_cap(Duration::from_millis(2_500))
             .serving())
@@ -169,21 +170,41 @@ where
     place.connection.becomes(Kind::Raw);
     let busy = place.connection.begin("a connection".into());
     let (back, returned) = oneshot::channel();
+    let line: Line = Arc::new(Mutex::new(Some(stream)));
     let connection = Connection {
-        stream: Some(stream),
+        line: Arc::clone(&line),
         place: Arc::clone(&place),
         busy: Arc::clone(&busy),
         back: Some(back),
     };
-    serve_one(connection, &place, &busy, &*handler).await;
-    // One that its handler has given to somebody else comes back when that is done with it.
-    if let Ok(stream) = returned.await {
+    serve_one(connection, &place, &busy, &line, &*handler).await;
+    // One that its handler has given to somebody else is there until that is done with it, or its time is over.
+    tokio::select! {
+        biased;
+        _ = returned => {}
+        () = time_is_over(&place, &busy, &line) => {
+            if let Some(stream) = &*lock(&line) {
+                shut_down(stream);
+            }
+            // Whoever has it may wait for something else, for ever.
+            place.leave();
+        }
+    }
+    let stream = lock(&line).take();
+    if let Some(stream) = stream {
         close(stream).await;
     }
 }
 
+/// The socket, where its driver can reach it.
+type Line = Arc<Mutex<Option<TcpStream>>>;
+
+fn lock(line: &Line) -> MutexGuard<'_, Option<TcpStream>> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Until the handler has ended or its time is over; then it is dropped, and with it the connection.
-async fn serve_one<F, Fut>(connection: Connection, place: &Admitted, busy: &Request, handler: &F)
+async fn serve_one<F, Fut>(connection: Connection, place: &Admitted, busy: &Request, line: &Line, handler: &F)
 where
     F: Fn(Connection) -> Fut,
     Fut: Future<Output = ()>,
@@ -193,30 +214,35 @@ where
     let mut serving = std::pin::pin!(serving);
     let serving = std::future::poll_fn(|cx| busy.running(|| serving.as_mut().poll(cx)));
     tokio::select! {
+        biased;
         ended = serving => {
             if let Err(caught) = ended {
                 let what = format!("panicked: {}", caught.describe());
                 epilogue_scope::report::noticed(&format!("the handler of {peer}"), &what);
             }
         }
-        () = time_is_over(place) => {}
+        () = time_is_over(place, busy, line) => {}
     }
 }
 
-async fn time_is_over(place: &Admitted) {
+async fn time_is_over(place: &Admitted, busy: &Request, line: &Line) {
     place.shared.reached(Phase::Finishing).await;
     if place.connection.is_idle() {
-        return;
+        // Its handler may not have come to reading what its client has sent.
+        if !lock(line).as_ref().is_some_and(has_unread) {
+            return;
+        }
+        busy.begins();
     }
     place.shared.reached(Phase::StreamsCut).await;
 }
 
 /// A connection, until it is dropped; then it is closed in good order.
 pub struct Connection {
-    stream: Option<TcpStream>,
+    line: Line,
     place: Arc<Admitted>,
     busy: Arc<Request>,
-    back: Option<oneshot::Sender<TcpStream>>,
+    back: Option<oneshot::Sender<()>>,
 }
 
 impl Connection {
@@ -237,14 +263,18 @@ impl Connection {
         self.place.shared.phase() >= Phase::Closing
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    /// Does something with the socket, as long as there is time.
+    fn with<T>(&self, act: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if self.place.shared.phase() >= Phase::StreamsCut {
-            return Err(io::ErrorKind::ConnectionAborted.into());
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        match &mut *lock(&self.line) {
+            Some(stream) => act(Pin::new(stream)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
-    fn has_read(&mut self, bytes: &[u8]) {
+    fn has_read(&self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
@@ -258,41 +288,37 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(self.stream()?.poll_read(cx, buf))?;
+        ready!(self.with(|stream| stream.poll_read(cx, buf)))?;
         self.has_read(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(self.stream()?.poll_write(cx, bytes))?;
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.with(|stream| stream.poll_write(cx, bytes)))?;
         self.busy.begins();
         self.busy.sent(written);
         Poll::Ready(Ok(written))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_shutdown(cx))
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         self.place.connection.end(&self.busy);
-        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
-            // Whoever would close it may be gone: then it is closed here.
-            drop(back.send(stream));
+        if let Some(back) = self.back.take() {
+            // Whoever would close it may be gone: then it is closed with this.
+            let _ = back.send(());
         }
     }
 }

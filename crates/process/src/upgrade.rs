@@ -1,7 +1,6 @@
 //! Upgrade: another generation of the program takes over the listeners, and this one stops when it is ready.
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -9,14 +8,17 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::app::{App, Inner};
 use crate::error::Error;
-use crate::inherited::HANDED_ENV;
+use crate::inherited::{self, HANDED_ENV};
 use crate::os::{self, descriptors};
+use crate::ready;
 use crate::state::Trigger;
 
-/// How long a new generation that has to go is asked before it is killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that has closed its pipe may take to end.
+const MOMENT: Duration = Duration::from_secs(2);
 
 impl App {
     /// Starts the program anew, with the same arguments, and hands its listeners over to the new generation: those
@@ -25,7 +27,7 @@ impl App {
     /// kernel has queued there is the new one's. SIGUSR2 does the same. Returns the new generation's pid, with
     /// the stop under way.
     ///
-    /// The program that is started is what is found now under the name that this one was started by; so a file
+    /// A generation that is still starting first comes to its end with that. The program that is started is what is found now under the name that this one was started by; so a file
     /// that was replaced, or a link that leads elsewhere by now, is the new version.
     ///
     /// # Errors
@@ -64,38 +66,47 @@ async fn upgrade(inner: &Arc<Inner>) -> Result<u32, Error> {
     if inner.control.now().stopping() {
         return Err(Error::stopping());
     }
+    // Both would start what only one can have.
+    ready::wait(inner).await?;
     if std::process::id() == 1 {
         return Err(Error::msg(
             "this is PID 1, whose end is the end of its container: start another container",
         ));
     }
-    let (mut child, mut ready) = start(inner)?;
+    let (child, ready) = start(inner)?;
     let pid = child.id();
     os::say(&format!("epilogue: upgrade: pid {pid} is starting"));
-    let said = tokio::task::spawn_blocking(move || {
-        let mut said = String::new();
-        ready.read_to_string(&mut said).is_ok_and(|_| said == "ready")
-    });
     let why = tokio::select! {
-        said = said => match said {
-            Ok(true) => {
+        said = on_a_thread(move || inherited::read_word(ready)) => match said.flatten() {
+            Some(taken) => {
                 crate::systemd::main_pid_is(inner, pid);
-                inner.control.begin(Trigger::HandedOver { to_pid: pid });
+                let addresses = inner.listeners.addresses(&taken);
+                inner.control.begin(Trigger::HandedOver { to_pid: pid, addresses });
                 return Ok(pid);
             }
             // It closes the pipe when it ends.
-            _ => None,
+            None => None,
         },
         () = tokio::time::sleep(inner.options.upgrade_limit) => {
             Some(Error::msg(format!("it was not ready within {:?}", inner.options.upgrade_limit)))
         }
         () = inner.control.stopping() => Some(Error::stopping()),
     };
-    let ends_by_itself = why.is_none();
-    let status = tokio::task::spawn_blocking(move || end(&mut child, ends_by_itself)).await.ok().flatten();
+    let by_itself = why.is_none();
+    // It may have taken on work: it gets the time that a stop of this program has.
+    let patience = inner.grace.time + inner.options.body_limit;
+    let status = on_a_thread(move || end(child, by_itself, patience)).await.flatten();
     Err(why
         .unwrap_or_else(|| Error::msg(format!("it ended before it was ready: {}", told(status))))
         .context(format!("the new generation, pid {pid}")))
+}
+
+/// What blocks, on a thread that no runtime waits for.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("epilogue-upgrade".into());
+    thread.spawn(move || drop(tell.send(work()))).ok()?;
+    told.await.ok()
 }
 
 /// Starts the next generation; gives where it says that it is ready.
@@ -117,6 +128,10 @@ fn start(inner: &Inner) -> Result<(Child, std::io::PipeReader), Error> {
     // What was for this process alone.
     for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "EPILOGUE_RING"] {
         command.env_remove(name);
+    }
+    if crate::systemd::is_the_units_process() {
+        // That is who it is the successor of.
+        command.env(crate::systemd::EXEC_PID, std::process::id().to_string());
     }
     // The copies are dropped with the command: what stays open is the child's.
     descriptors::leave_open(&mut command, open);
@@ -141,19 +156,19 @@ fn replaced(exe: &Path) -> PathBuf {
 }
 
 /// Ends a generation that is not to take over.
-fn end(child: &mut Child, by_itself: bool) -> Option<ExitStatus> {
-    if by_itself && let Some(status) = ended(child) {
+fn end(mut child: Child, by_itself: bool, patience: Duration) -> Option<ExitStatus> {
+    if by_itself && let Some(status) = ended(&mut child, MOMENT) {
         return Some(status);
     }
     os::terminate(child.id());
-    ended(child).or_else(|| {
+    ended(&mut child, patience).or_else(|| {
         let _ = child.kill();
         child.wait().ok()
     })
 }
 
-fn ended(child: &mut Child) -> Option<ExitStatus> {
-    let until = std::time::Instant::now() + PATIENCE;
+fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
+    let until = std::time::Instant::now() + within;
     while std::time::Instant::now() < until {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);

@@ -5,11 +5,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::app::Inner;
 use crate::budget;
+use crate::escalation::Level;
 use crate::part::StopFn;
 use crate::report::{StepOutcome, StepReport};
 use crate::stack::{self, Step, status_of};
@@ -27,6 +29,8 @@ pub(crate) async fn down(inner: &Arc<Inner>, began: Instant) -> Vec<StepReport> 
 #[derive(Default)]
 struct Walk {
     state: Mutex<State>,
+    /// A step has begun whose time is over before the watcher would look.
+    look: Notify,
 }
 
 #[derive(Default)]
@@ -34,10 +38,21 @@ struct State {
     /// The step that is being stopped.
     now: Option<Now>,
     reports: Vec<StepReport>,
-    /// Its time was over: whoever walks is not to go on.
+    /// Whoever walks is not to go on.
     given_up: bool,
+    /// Until when the watcher sleeps.
+    watched_until: Option<Instant>,
     /// What the runtime is asked to forget in the end: one at a time it would wake a thread for each.
     left: Vec<AbortHandle>,
+}
+
+/// A run that is dropped in the middle leaves the stack to somebody else: then the step in hand is the last.
+struct GiveUpOnDrop(Arc<Walk>);
+
+impl Drop for GiveUpOnDrop {
+    fn drop(&mut self) {
+        self.0.lock().given_up = true;
+    }
 }
 
 struct Now {
@@ -51,31 +66,39 @@ struct Now {
 /// Whether the stack is empty. If not, a step has panicked or was given up, and somebody else walks on.
 async fn walk(inner: &Arc<Inner>, began: Instant, reports: &mut Vec<StepReport>) -> bool {
     let walk = Arc::new(Walk::default());
+    let _given_up = GiveUpOnDrop(Arc::clone(&walk));
     let mut walking = tokio::spawn(stop_all(Arc::clone(inner), Arc::clone(&walk), began));
     let whole = loop {
-        // None of them yet, or between two of them: looked at again in a moment.
-        let (id, begun, limit, hurry_cap) = walk.now().unwrap_or_else(|| {
-            let moment = Duration::from_millis(1);
-            (u64::MAX, Instant::now(), moment, moment)
-        });
+        let seen = walk.watch();
         let joined = tokio::select! {
             joined = &mut walking => Some(joined),
-            () = cut(inner, begun, limit, hurry_cap) => None,
+            () = walk.look.notified() => continue,
+            () = cut(inner, seen.begun, seen.limit, seen.hurry_cap) => None,
         };
         let outcome = match joined {
             Some(Ok(())) => break true,
             Some(Err(error)) => told(error),
-            None if walk.now().is_some_and(|(now, ..)| now == id) => StepOutcome::Abandoned,
-            None => continue,
+            None => StepOutcome::Abandoned,
         };
-        walk.give_up(inner, outcome);
-        walking.abort();
-        break false;
+        let panicked = outcome != StepOutcome::Abandoned;
+        if walk.give_up(inner, seen.id.filter(|_| !panicked), outcome) || panicked {
+            walking.abort();
+            break false;
+        }
     };
     let mut state = walk.lock();
     state.left.drain(..).for_each(|left| left.abort());
     reports.append(&mut state.reports);
     whole
+}
+
+/// What the watcher has in view.
+struct Seen {
+    /// `None`: none of them yet, or between two of them; looked at again in a moment.
+    id: Option<u64>,
+    begun: Instant,
+    limit: Duration,
+    hurry_cap: Duration,
 }
 
 async fn stop_all(inner: Arc<Inner>, walk: Arc<Walk>, began: Instant) {
@@ -90,21 +113,29 @@ async fn stop_all(inner: Arc<Inner>, walk: Arc<Walk>, began: Instant) {
 impl Walk {
     /// Takes the next one off the stack.
     fn next(&self, inner: &Inner, began: Instant) -> Option<(StopFn, StopCx)> {
-        let mut state = self.lock();
-        if state.given_up {
-            return None;
-        }
-        let mut step = inner.stack.pop()?;
-        inner.set_current(&step.name, step.stop.status.clone());
+        let mut step = {
+            let state = self.lock();
+            if state.given_up {
+                return None;
+            }
+            inner.stack.pop()?
+        };
         let begun = Instant::now();
         let (total, word) = (inner.budget(), Arc::<Word>::default());
         let left = (began + total).saturating_duration_since(begun);
         let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
         let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
         let run = std::mem::replace(&mut step.stop.run, Box::new(|_| Box::pin(async { Ok(()) })));
-        let late = step.stop.notice.take();
-        state.now = Some(Now { step, begun, limit, word });
-        drop(state);
+        let (late, name, status) =
+            (step.stop.notice.take(), Arc::clone(&step.name), step.stop.status.clone());
+        {
+            let mut state = self.lock();
+            state.now = Some(Now { step, begun, limit, word });
+            if state.watched_until.is_some_and(|until| begun + limit < until) || cx.level() >= Level::Hurry {
+                self.look.notify_one();
+            }
+        }
+        inner.set_current(&name, status);
         // One that came when the others had been told.
         if let Some(notice) = late {
             stack::tell(notice, &inner.control.now().why());
@@ -114,25 +145,31 @@ impl Walk {
 
     /// Whether the one who walks may go on.
     fn ended(&self, inner: &Inner, outcome: StepOutcome) -> bool {
-        let mut state = self.lock();
-        let Some(now) = state.now.take() else { return false };
-        state.left.extend(now.word.take_left());
-        let went_well = outcome == StepOutcome::Ok;
+        let Some(now) = self.lock().now.take() else { return false };
+        let (went_well, left) = (outcome == StepOutcome::Ok, now.word.take_left());
+        // Without the lock: what it held is dropped, and may be anything.
         let report = now.report(inner, outcome, Vec::new());
         if went_well {
             inner.give_back(report.time);
         }
+        let mut state = self.lock();
+        state.left.extend(left);
         state.reports.push(report);
-        true
+        !state.given_up
     }
 
-    fn give_up(&self, inner: &Inner, outcome: StepOutcome) {
+    /// Ends the walk at this step, or at whichever it is at. Whether it was at it.
+    fn give_up(&self, inner: &Inner, id: Option<u64>, outcome: StepOutcome) -> bool {
         let now = {
             let mut state = self.lock();
+            let at = state.now.as_ref().map(|now| now.step.id);
+            if at.is_none() || (outcome == StepOutcome::Abandoned && at != id) {
+                return false;
+            }
             state.given_up = true;
             state.now.take()
         };
-        let Some(now) = now else { return };
+        let Some(now) = now else { return false };
         // Before it is dropped: what it is busy with is what held it.
         let held_by = match (&outcome, &now.step.stop.status) {
             (StepOutcome::Abandoned, Some(status)) => status_of(status),
@@ -140,11 +177,23 @@ impl Walk {
         };
         let report = now.report(inner, outcome, held_by);
         self.lock().reports.push(report);
+        true
     }
 
-    fn now(&self) -> Option<(u64, Instant, Duration, Duration)> {
-        let state = self.lock();
-        state.now.as_ref().map(|now| (now.step.id, now.begun, now.limit, now.step.stop.hurry_cap))
+    fn watch(&self) -> Seen {
+        let mut state = self.lock();
+        let seen = state.now.as_ref().map(|now| Seen {
+            id: Some(now.step.id),
+            begun: now.begun,
+            limit: now.limit,
+            hurry_cap: now.step.stop.hurry_cap,
+        });
+        let seen = seen.unwrap_or_else(|| {
+            let moment = Duration::from_millis(1);
+            Seen { id: None, begun: Instant::now(), limit: moment, hurry_cap: moment }
+        });
+        state.watched_until = Some(seen.begun + seen.limit);
+        seen
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -317,6 +317,24 @@ async fn clients_that_send_a_byte_now_and_then_are_cut_in_time_whatever_they_dri
     body.await.unwrap();
 }
 
+#[tokio::test]
+async fn in_a_hurry_what_is_in_flight_has_two_seconds() {
+    use epilogue_process::escalation::StopSignal;
+    let server = server(Options::embedded()).await;
+    let mut slow = connect(&server).await;
+    ask(&mut slow, "/stream").await;
+    server.feed.send("first").await.unwrap();
+    read_until(&mut slow, "first").await;
+    server.app.signal(StopSignal::Int);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    server.app.signal(StopSignal::Int);
+    let hurried = std::time::Instant::now();
+    let report = server.ended.await.unwrap();
+    assert!(report.abandoned()[0].contains("GET /stream from 127.0.0.1"), "{report}");
+    assert!((1900..2900).contains(&hurried.elapsed().as_millis()), "{report}");
+    drop(server.feed);
+}
+
 /// The status of an answer.
 async fn status(address: SocketAddr, path: &str) -> u16 {
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -381,3 +381,57 @@ async fn a_step_that_starts_more_is_not_over_before_that_has_stopped_too() {
     assert_eq!(names, ["spawns", "task", "later", "older"], "{report}");
     assert_eq!(*log.lock().unwrap(), ["spawns", "later"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cap_counts_from_the_turn_of_its_step_whatever_came_before() {
+    let (_, report) = run_with(options(), async |app: &App| {
+        app.start(part("server", async || {
+            Ok(Started::new((), async |_| {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                Ok(())
+            }))
+        }))
+        .await?;
+        app.start(part("hangs", async || {
+            Ok(Started::new((), async |_| std::future::pending().await).cap(Duration::from_secs(3)))
+        }))
+        .await?;
+        start(app, "takes a while", async || {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            Ok(())
+        })
+        .await
+    })
+    .await;
+    let expected = [
+        ("takes a while", &StepOutcome::Ok),
+        ("hangs", &StepOutcome::Abandoned),
+        ("server", &StepOutcome::Ok),
+    ];
+    assert_eq!(outcomes(&report), expected);
+    assert_eq!(report.total, Duration::from_millis(5_700), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_hurry_each_step_has_its_own_second() {
+    use epilogue_process::escalation::StopSignal;
+    let (_, report) = run_with(options(), async |app: &App| {
+        for name in ["third", "second"] {
+            app.defer(name, async || std::future::pending().await);
+        }
+        app.defer("first", async || {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            Ok(())
+        });
+        app.signal(StopSignal::Int);
+        let impatient = app.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            impatient.signal(StopSignal::Int);
+        });
+        Ok(())
+    })
+    .await;
+    let times: Vec<_> = report.steps.iter().map(|step| step.time.as_millis()).collect();
+    assert_eq!(times, [900, 1000, 1000], "{report}");
+}

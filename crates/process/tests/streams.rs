@@ -402,3 +402,40 @@ fn an_exit_in_one_stream_does_not_cut_the_others_of_its_connection() {
     assert!(said.contains("exit was called by GET /exits"), "{said}");
     assert!(took < Duration::from_secs(8), "{took:?}: {said}");
 }
+
+#[tokio::test]
+async fn an_http2_response_that_is_read_slowly_is_sent_to_its_end() {
+    const LARGE: usize = 8 << 20;
+    let large = get(|| async { Bytes::from(vec![b'.'; LARGE]) });
+    let server = serve(Router::new().route("/large", large), |serve| serve).await;
+    let mut client = http2(server.address).await;
+    let mut body = client.send_request(to("/large")).await.unwrap().into_body();
+    let mut seen = body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+    server.app.stop();
+    server.until_closed().await;
+    // Idle connections are closed a second after the listener, and two more are for a ping that is not answered.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    while let Some(frame) = body.frame().await {
+        seen += frame.unwrap().into_data().map_or(0, |data| data.len());
+    }
+    assert_eq!(seen, LARGE);
+    let report = server.ended.await.unwrap();
+    assert_eq!((report.code, report.abandoned()), (0, Vec::new()), "{report}");
+}
+
+#[tokio::test]
+async fn a_websocket_whose_handler_never_comes_to_its_socket_is_told_and_cut() {
+    let push = |upgrade: WebSocketUpgrade| async {
+        upgrade.on_upgrade(async |socket| {
+            let _socket = socket;
+            std::future::pending::<()>().await;
+        })
+    };
+    let router = Router::new().route("/chat", get(push));
+    let server = serve(router, |serve| serve.stream_cap(Duration::from_millis(500))).await;
+    let mut client = websocket(server.address).await;
+    server.app.stop();
+    assert!(is_going_away(client.next().await), "told, although nobody reads or writes");
+    let report = server.ended.await.unwrap();
+    assert!(report.code == 0 && report.total < Duration::from_secs(5), "{report}");
+}

@@ -183,3 +183,41 @@ async fn an_idle_server_stops_in_milliseconds_whatever_has_connected_long_ago() 
     assert!(report.code == 0 && report.total < S / 2, "{report}");
     assert_eq!(silent.read(&mut [0; 8]).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn one_that_its_handler_has_given_away_is_cut_in_time_too() {
+    let gives = |connection: tcp::Connection| async move {
+        tokio::spawn(async move {
+            let mut connection = connection;
+            let _ = connection.read_u8().await;
+            std::future::pending::<()>().await;
+        });
+    };
+    let server = serve(30 * S, gives, |serve| serve.cap(S / 5)).await;
+    let mut asked = server.connect().await;
+    asked.write_all(b"x").await.unwrap();
+    while server.handle.in_flight() != 1 {
+        tokio::task::yield_now().await;
+    }
+    let _silent = server.connect().await;
+    server.app.stop();
+    let report = server.ended.await.unwrap();
+    assert!(report.code == 0 && report.total < 4 * S, "{report}");
+    assert!(report.to_string().contains("did not end when it was told: a connection from"), "{report}");
+}
+
+#[tokio::test]
+async fn what_a_handler_has_not_come_to_reading_counts_as_in_flight() {
+    let slow = |mut connection: tcp::Connection| async move {
+        tokio::time::sleep(3 * S).await;
+        if let Ok(byte) = connection.read_u8().await {
+            let _ = connection.write_all(&[byte]).await;
+        }
+    };
+    let server = serve(30 * S, slow, |serve| serve).await;
+    let mut client = server.connect().await;
+    client.write_all(b"x").await.unwrap();
+    server.app.stop();
+    assert_eq!(client.read_u8().await.unwrap(), b'x');
+    assert_eq!(server.ended.await.unwrap().code, 0);
+}

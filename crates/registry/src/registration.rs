@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use epilogue_process::{Error, Part, Started, StopCx, Trigger};
+use epilogue_process::{Error, Part, Started, StopCx, Trigger, is_taking_over};
 use epilogue_task::try_async_scope;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -119,10 +119,10 @@ impl Part for Registered {
         let left = leaving.subscribe();
         let (theirs, runtime) = (Arc::clone(&shared), tokio::runtime::Handle::current());
         let notice = move |why: &Trigger| {
-            if let Trigger::HandedOver { to_pid } = why {
-                // The other generation is registered under the same address, and beats from now on.
+            if let Some(pid) = left_to(theirs.instance.address(), why) {
+                // The other generation is registered under the same address, and beats.
                 beats.abort();
-                leaving.send_replace(Some(Left::To(*to_pid)));
+                leaving.send_replace(Some(Left::To(pid)));
                 return;
             }
             drop(runtime.spawn(async move {
@@ -141,13 +141,27 @@ impl Part for Registered {
     }
 }
 
+/// The other generation of this program, if the entry is that one's from now on, or still.
+fn left_to(address: std::net::SocketAddr, why: &Trigger) -> Option<u32> {
+    match why {
+        Trigger::HandedOver { to_pid, .. } if why.has_handed_over(address) => Some(*to_pid),
+        _ if is_taking_over() => Some(std::os::unix::process::parent_id()),
+        _ => None,
+    }
+}
+
 /// A start that fails, or that nobody waits for any more, leaves nothing behind: the registry may have taken what
 /// it did not acknowledge.
 async fn begin(shared: &Arc<Shared>, until: Instant, required: bool) -> Result<(), Error> {
     try_async_scope(async |scope| {
         let theirs = Arc::clone(shared);
         // It is one that cannot be reached, as often as not.
-        scope.defer_err(async move |_| drop(take_back(&theirs).await));
+        scope.defer_err(async move |_| {
+            // What the generation before has registered under this address it still needs.
+            if !is_taking_over() {
+                drop(take_back(&theirs).await);
+            }
+        });
         match first(shared, until).await {
             Err(error) if required => Err(error.into()),
             Err(error) => {

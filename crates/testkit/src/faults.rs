@@ -24,7 +24,7 @@ pub enum Fault {
     StopPanics,
     /// Its stop never returns, and has not stopped anything.
     StopHangs,
-    /// Its stop takes so much longer.
+    /// Its stop takes so much longer, or half of what it may take.
     StopTakes(Duration),
 }
 
@@ -98,7 +98,8 @@ impl<P: Part> Part for Faulty<P> {
         Ok(started.around_stop(move |cx, stop| async move {
             match fault {
                 Some(Fault::StopHangs) => std::future::pending().await,
-                Some(Fault::StopTakes(time)) => tokio::time::sleep(time).await,
+                // A part that has no time for it is not to be cut for it.
+                Some(Fault::StopTakes(time)) => tokio::time::sleep(time.min(cx.remaining() / 2)).await,
                 _ => {}
             }
             let stopped = stop(cx).await;
@@ -231,6 +232,11 @@ async fn one(
         if part.stops != expected {
             broken.push(format!("{} was stopped {} times, not {expected}", part.name, part.stops));
         }
+    }
+    if let Some((at, fault)) = wanted
+        && at >= state.parts.len()
+    {
+        broken.push(format!("part {at} was not reached: that {fault} was not tried"));
     }
     if report.total > report.budget {
         broken.push(format!("it took {:?} of a budget of {:?}", report.total, report.budget));

@@ -7,9 +7,10 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use super::Paths;
-use super::io::Socket;
+use super::io::{Line, Socket};
 use super::service::Handler;
 use crate::server::Phase;
 use crate::server::close::close;
@@ -25,13 +26,35 @@ pub(super) fn spawn(stream: TcpStream, admitted: Arc<Admitted>, router: Router, 
 async fn drive(admitted: Arc<Admitted>, router: Router, paths: Arc<Paths>, stream: TcpStream) {
     // Without it a small last chunk waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    let (socket, returned) = Socket::new(stream, Arc::clone(&admitted));
+    let (socket, line, mut returned) = Socket::new(stream, Arc::clone(&admitted));
     let end = serve(&admitted, router, paths, socket).await;
-    // At once, but for what has become something else than HTTP: that comes back when it is over.
-    if let (End::Whole, Ok(stream)) = (end, returned.await) {
+    if admitted.connection.kind().is_upgraded() {
+        while_upgraded(&admitted, &line, &mut returned).await;
+    } else {
+        // At once: the connection has let go of it.
+        let _ = returned.await;
+    }
+    if let (End::Whole, Some(stream)) = (end, line.take()) {
         close(stream).await;
     }
     admitted.is_closed();
+}
+
+/// Until what the connection has become lets go of it, or its time is over.
+async fn while_upgraded(admitted: &Admitted, line: &Line, returned: &mut oneshot::Receiver<()>) {
+    let told = async {
+        line.tell().await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = returned => {}
+        () = told => {}
+        () = admitted.shared.reached(Phase::StreamsCut) => {
+            line.shut_down();
+            // Its handler may wait for something else, for ever.
+            admitted.leave();
+        }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -66,7 +89,7 @@ async fn serve(admitted: &Arc<Admitted>, router: Router, paths: Arc<Paths>, sock
             }
             () = tokio::time::sleep(HEAD_LIMIT), if finishes && its.kind() == Kind::Http2 => {
                 // Its client does not answer the ping that comes before the end.
-                if its.is_idle() {
+                if its.is_idle() && its.is_still() {
                     return End::Broken;
                 }
             }

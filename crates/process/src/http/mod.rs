@@ -129,7 +129,8 @@ impl Serve {
         self
     }
 
-    /// How long the listener stays open in any case. Unless set, 5 s where Kubernetes is detected
+    /// How long the listener stays open in any case but a [maximum](Serve::hold_max) that is less, and the end of the
+    /// budget. Unless set, 5 s where Kubernetes is detected
     /// and 0 elsewhere: at low traffic quiet proves nothing about a router that learns late. Longer where a
     /// registry that was left [says so](crate::StopCx::keep_listening_until).
     /// Skipped when the server is a minute old and no request had come in the last.
@@ -139,7 +140,7 @@ impl Serve {
     }
 
     /// How long the listener stays open at most, whatever comes: 10 s or a third of the budget,
-    /// whichever is less, unless set.
+    /// whichever is less, unless set, and a [minimum](Serve::hold_min) that is more.
     pub fn hold_max(mut self, hold: Duration) -> Serve {
         self.times.hold_max = Some(hold);
         self
@@ -201,7 +202,7 @@ impl Part for Serve {
         let handle = ServerHandle { shared: Arc::clone(&shared), address };
         let (told, asked) = (Arc::clone(&shared), Arc::clone(&shared));
         Ok(Started::new(handle, async move |cx| stop::drain(&shared, accepting, cx).await)
-            .on_stopping_because(move |why| told.begins_to_leave(why))
+            .on_stopping_because(move |why| told.begins_to_leave(address, why))
             .status(move || asked.in_flight())
             .hurry_cap(Duration::from_millis(2_500))
             .serving())

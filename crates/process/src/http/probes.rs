@@ -20,6 +20,9 @@ use crate::state::Trigger;
 /// | `/ready` | once everything has started | before, and from the moment the stop begins, unless the listeners were [handed over](App::upgrade) |
 /// | `/live` | always | never: a program that stops in order is not to be killed for it |
 ///
+/// In an [upgrade](App::upgrade) the address serves throughout: a generation that starts while the one before still
+/// serves answers 200 from the first. Take the listener from [`App::listener`] then.
+///
 /// A server that answers these paths itself ([`readiness`](crate::http::Serve::readiness)) needs none of this; a
 /// program without one, or with probes on another port, does.
 ///
@@ -57,7 +60,9 @@ impl Part for Probes {
         let router = Router::new()
             .route(
                 "/startup",
-                get(move || std::future::ready(answer(started.is_ready(), "started\n", "starting\n"))),
+                get(move || {
+                    std::future::ready(answer(started.is_ready() || is_awaited(), "started\n", "starting\n"))
+                }),
             )
             .route("/ready", get(move || std::future::ready(ready(&app))))
             .route("/live", get(|| std::future::ready("alive\n")));
@@ -72,12 +77,17 @@ impl Part for Probes {
     }
 }
 
+/// The generation before this one still serves under the same address.
+fn is_awaited() -> bool {
+    crate::inherited::is_awaited()
+}
+
 fn ready(app: &App) -> (StatusCode, &'static str) {
     let state = app.inner.control.now();
     match state.begun {
         Some((Trigger::HandedOver { .. }, _)) => answer(true, "handed over\n", ""),
         Some(_) => answer(false, "", "stopping\n"),
-        None => answer(app.is_ready(), "ready\n", "starting\n"),
+        None => answer(app.is_ready() || is_awaited(), "ready\n", "starting\n"),
     }
 }
 

@@ -201,10 +201,11 @@ impl http_body::Body for Tracked {
         {
             return ending.poll(cx).map(|last| last.map(Ok));
         }
-        if let (Poll::Ready(Some(Ok(frame))), Some(Busy(_, request))) = (&polled, &this.busy)
+        if let (Poll::Ready(Some(Ok(frame))), Some(Busy(connection, request))) = (&polled, &this.busy)
             && let Some(data) = frame.data_ref()
         {
             request.sent(data.len());
+            connection.handed_over(data.len());
         }
         polled
     }

@@ -12,6 +12,12 @@ use std::process::Command;
 ///
 /// Nobody else in this process may own `fd`: it was open when the program began, and is taken once.
 pub(crate) unsafe fn take(fd: RawFd) -> io::Result<OwnedFd> {
+    if !is_socket_or_pipe(fd)? {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("descriptor {fd} is no socket and no pipe"),
+        ));
+    }
     set_close_on_exec(fd, true)?;
     // SAFETY: it is open, or the call above would have failed, and the caller vouches for the rest.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -34,6 +40,18 @@ pub(crate) fn leave_open(command: &mut Command, all: Vec<OwnedFd>) {
     let open = move || all.iter().try_for_each(|fd| set_close_on_exec(fd.as_raw_fd(), false));
     // SAFETY: between fork and exec it calls fcntl, which is async-signal-safe, and allocates nothing.
     unsafe { command.pre_exec(open) };
+}
+
+fn is_socket_or_pipe(fd: RawFd) -> io::Result<bool> {
+    // SAFETY: a stat is plain old data; the call writes one, or fails for a number that is no open descriptor.
+    let mode = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        if libc::fstat(fd, &raw mut stat) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        stat.st_mode
+    };
+    Ok(matches!(mode & libc::S_IFMT, libc::S_IFSOCK | libc::S_IFIFO))
 }
 
 fn set_close_on_exec(fd: RawFd, close: bool) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,10 @@ pub(crate) struct Connection {
     half_a_head: AtomicBool,
     /// One of its handlers will never return.
     gave_up: AtomicBool,
+    /// Bytes of bodies that were handed over, less those that were written, since it was idle: what is left for sure.
+    unsent: AtomicI64,
+    /// Whether something has come or gone since somebody asked.
+    moved: AtomicBool,
     requests: Mutex<Requests>,
     /// Its client is to be told that it is the last: HTTP/2 has no header for that.
     pub(crate) goes_away: Notify,
@@ -109,8 +113,8 @@ impl Shared {
     }
 
     /// The stop begins, for this reason.
-    pub(crate) fn begins_to_leave(&self, why: &Trigger) {
-        if matches!(why, Trigger::HandedOver { .. }) {
+    pub(crate) fn begins_to_leave(&self, address: SocketAddr, why: &Trigger) {
+        if why.has_handed_over(address) {
             self.handed_over.store(true, Ordering::Release);
         }
         self.enter(Phase::Leaving);
@@ -225,6 +229,8 @@ impl Shared {
             preface: AtomicUsize::new(0),
             half_a_head: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
+            unsent: AtomicI64::new(0),
+            moved: AtomicBool::new(false),
             requests: Mutex::default(),
             goes_away: Notify::new(),
             asked: Notify::new(),
@@ -271,7 +277,8 @@ impl Admitted {
         }
     }
 
-    fn leave(&self) {
+    /// It is not counted any more.
+    pub(crate) fn leave(&self) {
         let counted = self.shared.connections().remove(&self.id).is_some();
         if counted {
             self.shared.open.send_modify(|open| *open -= 1);
@@ -318,6 +325,7 @@ impl Connection {
             return;
         }
         // Relaxed: whoever looks does so again later.
+        self.moved.store(true, Ordering::Relaxed);
         self.half_a_head.store(true, Ordering::Relaxed);
         let seen = self.preface.load(Ordering::Relaxed);
         if seen >= PREFACE.len() {
@@ -329,6 +337,26 @@ impl Connection {
         if fits && seen + more == PREFACE.len() && self.kind() == Kind::Unknown {
             self.becomes(Kind::Http2);
         }
+    }
+
+    /// So many bytes went out.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.moved.store(true, Ordering::Relaxed);
+        self.unsent.fetch_sub(i64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// So many bytes of a body were handed over to be written.
+    pub(crate) fn handed_over(&self, bytes: usize) {
+        self.unsent.fetch_add(i64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether nothing has come or gone since this was last asked, and nothing is known to be left to send.
+    pub(crate) fn is_still(&self) -> bool {
+        !self.moved.swap(false, Ordering::Relaxed) && !self.has_unsent()
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn has_sent_nothing(&self) -> bool {
@@ -359,6 +387,9 @@ impl Connection {
             counts: AtomicBool::new(self.kind() != Kind::Raw),
         });
         let mut requests = self.requests();
+        if requests.open.is_empty() {
+            self.unsent.store(0, Ordering::Relaxed);
+        }
         requests.answered = None;
         requests.open.push(Arc::clone(&request));
         request
@@ -407,8 +438,10 @@ impl Connection {
     fn unfinished(&self) -> Vec<String> {
         let requests = self.requests();
         // Of HTTP/2 an answered request is over; its connection may be idle.
-        let last =
-            requests.answered.iter().filter(|_| requests.open.is_empty() && self.kind() != Kind::Http2);
+        let last = requests
+            .answered
+            .iter()
+            .filter(|_| requests.open.is_empty() && (self.kind() != Kind::Http2 || self.has_unsent()));
         let all = requests.open.iter().filter(|request| request.counts()).chain(last);
         let told: Vec<String> = all.map(|request| request.tell(self.peer)).collect();
         match told.is_empty() {

@@ -84,7 +84,10 @@ fn leaving(shared: &Shared, cx: &StopCx, began: Instant) -> Leaving {
         began,
         quiet: times.quiet,
         hold_min: times.hold_min.unwrap_or_else(default_hold_min).max(told),
-        hold_max: times.hold_max.unwrap_or_else(|| Duration::from_secs(10).min(cx.budget() / 3)),
+        // Who has asked for a longer hold in so many words gets it.
+        hold_max: times.hold_max.unwrap_or_else(|| {
+            Duration::from_secs(10).min(cx.budget() / 3).max(times.hold_min.unwrap_or_default())
+        }),
         demand_before: shared.last_demand_before(began),
         born: shared.born(),
     }
