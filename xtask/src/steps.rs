@@ -112,7 +112,7 @@ pub(crate) fn sanitize() -> Result<(), String> {
         programs
             .args(["+nightly", "build", "--target", "x86_64-unknown-linux-gnu", "--examples"])
             .args(["--target-dir", &format!("target/sanitize-{name}")])
-            .args(["-p", "epilogue-journal", "-p", "epilogue-durable"])
+            .args(["-p", "epilogue-journal", "-p", "epilogue-durable", "-p", "epilogue-process"])
             .env("RUSTFLAGS", flags)
             .env_remove("CARGO")
             .env_remove("RUSTUP_TOOLCHAIN");
