@@ -131,7 +131,7 @@ pub(crate) struct Stop {
 }
 
 impl<H> Started<H> {
-    /// The handle, and what stops the part. The stop runs as a task of its own, so it owns what it
+    /// The handle, and what stops the part. The stop runs on another task than the start, so it owns what it
     /// uses; it is cut off at [`StopCx::deadline`].
     pub fn new<F, Fut>(handle: H, stop: F) -> Started<H>
     where
