@@ -125,7 +125,7 @@ where
             in_flight: watch::Sender::new(0),
             busy: Mutex::default(),
         });
-        let consuming = tokio::spawn(consume(name, consumer, Arc::clone(&shared), handler));
+        let consuming = tokio::spawn(consume(name, consumer, Arc::clone(&shared), Arc::new(handler)));
         let (told, cancels, runtime) = (Arc::clone(&shared), channel.clone(), Handle::current());
         let notice = move || {
             told.stopping.store(true, Ordering::Release);
@@ -141,9 +141,9 @@ where
     }
 }
 
-async fn consume<F, Fut>(name: String, mut consumer: Consumer, shared: Arc<Shared>, handler: F)
+async fn consume<F, Fut>(name: String, mut consumer: Consumer, shared: Arc<Shared>, handler: Arc<F>)
 where
-    F: Fn(Delivery) -> Fut,
+    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let give_back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
@@ -164,7 +164,9 @@ where
         }
         let what = format!("message {} of {:?}", delivery.delivery_tag, delivery.routing_key.as_str());
         let (tag, name) = (delivery.delivery_tag, name.clone());
-        let handled = tokio::spawn(handler(delivery));
+        let handler = Arc::clone(&handler);
+        // Within the task, so that a handler that panics before it has made its future is one like any other.
+        let handled = tokio::spawn(async move { handler(delivery).await });
         let busy = shared.begin(tag, what, handled.abort_handle());
         tokio::spawn(async move {
             let _busy = busy;

@@ -22,6 +22,7 @@ struct Inherited {
     ready: Option<io::PipeWriter>,
     /// The names that were taken.
     taken: Vec<String>,
+    from_pid: u32,
 }
 
 static INHERITED: Mutex<Option<Inherited>> = Mutex::new(None);
@@ -86,7 +87,8 @@ pub fn is_taking_over() -> bool {
 }
 
 pub(crate) fn is_awaited() -> bool {
-    inherited().as_ref().is_some_and(|all| all.ready.is_some())
+    let parent = std::os::unix::process::parent_id();
+    inherited().as_ref().is_some_and(|all| all.ready.is_some() && all.from_pid == parent)
 }
 
 /// Takes over what was left open, before anything else is started that could keep it open.
@@ -110,11 +112,23 @@ fn look() -> Option<Inherited> {
         let ready = taken("the pipe", handed.ready);
         let by_name = handed.listeners.into_iter().filter_map(|(name, fd)| Some((name, taken(&text, fd)?)));
         let (by_name, taken) = (by_name.collect(), Vec::new());
-        return Some(Inherited { by_name, of_systemd: false, ready: ready.map(Into::into), taken });
+        return Some(Inherited {
+            by_name,
+            of_systemd: false,
+            ready: ready.map(Into::into),
+            taken,
+            from_pid: handed.from_pid,
+        });
     }
     let activated = parse_activated(&env, std::process::id())?;
     let by_name = activated.into_iter().filter_map(|(name, fd)| Some((name, taken("LISTEN_FDS", fd)?)));
-    Some(Inherited { by_name: by_name.collect(), of_systemd: true, ready: None, taken: Vec::new() })
+    Some(Inherited {
+        by_name: by_name.collect(),
+        of_systemd: true,
+        ready: None,
+        taken: Vec::new(),
+        from_pid: 0,
+    })
 }
 
 fn taken(what: &str, fd: RawFd) -> Option<OwnedFd> {

@@ -96,11 +96,14 @@ impl Listeners {
         self.lock().kept.iter().map(copy).collect()
     }
 
-    /// Where those of these names listen.
-    pub(crate) fn addresses(&self, names: &[String]) -> Vec<SocketAddr> {
+    /// Where those of these names listen, and where the others do.
+    pub(crate) fn addresses(&self, names: &[String]) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         let all = self.lock();
-        let named = all.kept.iter().filter(|(name, _)| names.contains(name));
-        named.filter_map(|(_, listener)| listener.local_addr().ok()).collect()
+        let (named, others): (Vec<_>, Vec<_>) = all.kept.iter().partition(|(name, _)| names.contains(name));
+        let addresses = |listeners: Vec<&(String, std::net::TcpListener)>| {
+            listeners.into_iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect()
+        };
+        (addresses(named), addresses(others))
     }
 
     /// The program is stopping: from now on only its servers hold them.

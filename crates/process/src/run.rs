@@ -122,6 +122,7 @@ where
 pub(crate) fn new_app(options: Options) -> App {
     if options.owns_process && options.environment {
         inherited::look_now();
+        systemd::is_the_units_process();
     }
     let grace = options.grace.clone().unwrap_or_else(|| discover_grace(options.environment));
     App::new(options, grace)

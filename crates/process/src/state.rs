@@ -52,6 +52,8 @@ pub enum Trigger {
         to_pid: u32,
         /// Where it listens: what listens elsewhere was not handed over.
         addresses: Vec<SocketAddr>,
+        /// Where it does not, of what it was offered.
+        not_taken: Vec<SocketAddr>,
     },
     /// Only the [plan](crate::App::plan) was asked for.
     Planned,
@@ -62,11 +64,19 @@ pub enum Trigger {
 impl Trigger {
     /// Whether this address was handed over to another generation of the program.
     pub fn has_handed_over(&self, address: SocketAddr) -> bool {
-        let Trigger::HandedOver { addresses, .. } = self else { return false };
-        addresses.iter().any(|other| {
-            other.port() == address.port() && (other.ip() == address.ip() || other.ip().is_unspecified())
-        })
+        matches!(self, Trigger::HandedOver { addresses, .. } if is_among(address, addresses))
     }
+
+    /// Whether this address was offered to another generation of the program, which did not take it.
+    pub fn has_given_up(&self, address: SocketAddr) -> bool {
+        matches!(self, Trigger::HandedOver { not_taken, .. } if is_among(address, not_taken))
+    }
+}
+
+fn is_among(address: SocketAddr, listeners: &[SocketAddr]) -> bool {
+    listeners.iter().any(|other| {
+        other.port() == address.port() && (other.ip() == address.ip() || other.ip().is_unspecified())
+    })
 }
 
 impl fmt::Display for Trigger {

@@ -3,6 +3,7 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::app::Inner;
@@ -72,6 +73,12 @@ pub(crate) const EXEC_PID: &str = "SYSTEMD_EXEC_PID";
 
 /// Whether systemd has started this very process, or the one that it is the successor of.
 pub(crate) fn is_the_units_process() -> bool {
+    // The one before goes when this one is ready: it is asked for as the program begins.
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(look_whose_process)
+}
+
+fn look_whose_process() -> bool {
     let started = std::env::var(EXEC_PID).ok().and_then(|pid| pid.parse::<u32>().ok());
     let handed = std::env::var_os(crate::inherited::HANDED_ENV).is_some();
     started.is_some_and(|pid| {

@@ -186,8 +186,9 @@ where
             if let Some(stream) = &*lock(&line) {
                 shut_down(stream);
             }
-            // Whoever has it may wait for something else, for ever.
+            // Whoever has it is woken, or waits for something else, for ever. It is closed when they let go of it.
             place.leave();
+            return;
         }
     }
     let stream = lock(&line).take();

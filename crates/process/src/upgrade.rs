@@ -80,8 +80,8 @@ async fn upgrade(inner: &Arc<Inner>) -> Result<u32, Error> {
         said = on_a_thread(move || inherited::read_word(ready)) => match said.flatten() {
             Some(taken) => {
                 crate::systemd::main_pid_is(inner, pid);
-                let addresses = inner.listeners.addresses(&taken);
-                inner.control.begin(Trigger::HandedOver { to_pid: pid, addresses });
+                let (addresses, not_taken) = inner.listeners.addresses(&taken);
+                inner.control.begin(Trigger::HandedOver { to_pid: pid, addresses, not_taken });
                 return Ok(pid);
             }
             // It closes the pipe when it ends.

@@ -40,8 +40,8 @@ struct State {
     reports: Vec<StepReport>,
     /// Whoever walks is not to go on.
     given_up: bool,
-    /// Until when the watcher sleeps.
-    watched_until: Option<Instant>,
+    /// Until when the watcher sleeps, and how long it would in a hurry.
+    watched: Option<(Instant, Duration)>,
     /// What the runtime is asked to forget in the end: one at a time it would wake a thread for each.
     left: Vec<AbortHandle>,
 }
@@ -126,12 +126,16 @@ impl Walk {
         let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
         let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
         let run = std::mem::replace(&mut step.stop.run, Box::new(|_| Box::pin(async { Ok(()) })));
+        let hurry_cap = step.stop.hurry_cap;
         let (late, name, status) =
             (step.stop.notice.take(), Arc::clone(&step.name), step.stop.status.clone());
         {
             let mut state = self.lock();
             state.now = Some(Now { step, begun, limit, word });
-            if state.watched_until.is_some_and(|until| begun + limit < until) || cx.level() >= Level::Hurry {
+            let sooner = state
+                .watched
+                .is_some_and(|(until, in_a_hurry)| begun + limit < until || hurry_cap < in_a_hurry);
+            if sooner || cx.level() >= Level::Hurry {
                 self.look.notify_one();
             }
         }
@@ -192,7 +196,7 @@ impl Walk {
             let moment = Duration::from_millis(1);
             Seen { id: None, begun: Instant::now(), limit: moment, hurry_cap: moment }
         });
-        state.watched_until = Some(seen.begun + seen.limit);
+        state.watched = Some((seen.begun + seen.limit, seen.hurry_cap));
         seen
     }
 

@@ -413,6 +413,31 @@ async fn a_cap_counts_from_the_turn_of_its_step_whatever_came_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hurry_counts_by_the_step_that_is_being_stopped() {
+    use epilogue_process::escalation::StopSignal;
+    let (_, report) = run_with(options(), async |app: &App| {
+        app.defer("hangs", async || std::future::pending().await);
+        app.start(part("patient", async || {
+            let brief = async |_| {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok(())
+            };
+            Ok(Started::new((), brief).hurry_cap(Duration::from_secs(20)))
+        }))
+        .await?;
+        app.signal(StopSignal::Int);
+        let impatient = app.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            impatient.signal(StopSignal::Int);
+        });
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.total, Duration::from_millis(1600), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_a_hurry_each_step_has_its_own_second() {
     use epilogue_process::escalation::StopSignal;
     let (_, report) = run_with(options(), async |app: &App| {

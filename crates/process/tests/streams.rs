@@ -240,7 +240,7 @@ async fn a_herd_of_websockets_is_told_and_gone() {
         herd.push(websocket(server.address).await);
     }
     server.app.stop();
-    let told = herd.into_iter().map(async |mut client| is_going_away(client.next().await));
+    let told = herd.into_iter().map(|mut client| async move { is_going_away(client.next().await) });
     assert!(futures_util::future::join_all(told).await.into_iter().all(|told| told));
     assert_eq!(server.ended.await.unwrap().code, 0);
 }
@@ -424,7 +424,7 @@ async fn an_http2_response_that_is_read_slowly_is_sent_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_websocket_whose_handler_never_comes_to_its_socket_is_told_and_cut() {
+async fn websockets_whose_handlers_never_come_to_their_sockets_are_told_and_cut() {
     let push = |upgrade: WebSocketUpgrade| async {
         upgrade.on_upgrade(async |socket| {
             let _socket = socket;
@@ -432,10 +432,16 @@ async fn a_websocket_whose_handler_never_comes_to_its_socket_is_told_and_cut() {
         })
     };
     let router = Router::new().route("/chat", get(push));
-    let server = serve(router, |serve| serve.stream_cap(Duration::from_millis(500))).await;
-    let mut client = websocket(server.address).await;
+    let server = serve(router, |serve| serve.stream_cap(Duration::from_millis(1500))).await;
+    // More than are told at once.
+    let mut herd = Vec::new();
+    for _ in 0..60 {
+        herd.push(websocket(server.address).await);
+    }
     server.app.stop();
-    assert!(is_going_away(client.next().await), "told, although nobody reads or writes");
+    for client in &mut herd {
+        assert!(is_going_away(client.next().await), "told, although nobody reads or writes");
+    }
     let report = server.ended.await.unwrap();
     assert!(report.code == 0 && report.total < Duration::from_secs(5), "{report}");
 }

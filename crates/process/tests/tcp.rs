@@ -7,7 +7,7 @@ use std::time::Duration;
 use epilogue_process::{App, ExitReport, Options, run_with, tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -186,12 +186,18 @@ async fn an_idle_server_stops_in_milliseconds_whatever_has_connected_long_ago() 
 
 #[tokio::test]
 async fn one_that_its_handler_has_given_away_is_cut_in_time_too() {
-    let gives = |connection: tcp::Connection| async move {
-        tokio::spawn(async move {
-            let mut connection = connection;
-            let _ = connection.read_u8().await;
-            std::future::pending::<()>().await;
-        });
+    let (woken, mut hears) = mpsc::channel(2);
+    let gives = move |connection: tcp::Connection| {
+        let woken = woken.clone();
+        async move {
+            tokio::spawn(async move {
+                let mut connection = connection;
+                while connection.read_u8().await.is_ok() {}
+                let _ = woken.send(()).await;
+                // It may keep it for ever all the same.
+                std::future::pending::<()>().await;
+            });
+        }
     };
     let server = serve(30 * S, gives, |serve| serve.cap(S / 5)).await;
     let mut asked = server.connect().await;
@@ -204,6 +210,8 @@ async fn one_that_its_handler_has_given_away_is_cut_in_time_too() {
     let report = server.ended.await.unwrap();
     assert!(report.code == 0 && report.total < 4 * S, "{report}");
     assert!(report.to_string().contains("did not end when it was told: a connection from"), "{report}");
+    let both = async { hears.recv().await.and(hears.recv().await) };
+    tokio::time::timeout(5 * S, both).await.expect("whoever waits for it is woken").unwrap();
 }
 
 #[tokio::test]

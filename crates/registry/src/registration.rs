@@ -24,6 +24,7 @@ pub fn registered(registry: impl Client, instance: Instance) -> Registered {
         limit: Duration::from_secs(2),
         required: true,
         every: None,
+        of_this_generation: false,
     }
 }
 
@@ -36,9 +37,18 @@ pub struct Registered {
     limit: Duration,
     required: bool,
     every: Option<Duration>,
+    of_this_generation: bool,
 }
 
 impl Registered {
+    /// Its address is this generation's of the program alone: in an [upgrade](epilogue_process::App::upgrade) it is
+    /// taken off the list like at any stop. Unless so, the entry is left to the generation that takes over, which is
+    /// reached by the same address; it is taken off where that has not taken the listener of this address.
+    pub fn of_this_generation(mut self) -> Registered {
+        self.of_this_generation = true;
+        self
+    }
+
     /// How long the start tries to reach the registry; 10 s unless set.
     pub fn start_limit(mut self, limit: Duration) -> Registered {
         self.start_limit = limit;
@@ -96,6 +106,7 @@ struct Shared {
     registry: Arc<dyn Client>,
     instance: Instance,
     limit: Duration,
+    of_this_generation: bool,
     state: watch::Sender<State>,
     /// Held by a call that may put it on the list.
     calling: Arc<Mutex<()>>,
@@ -109,17 +120,24 @@ impl Part for Registered {
     }
 
     async fn start(self) -> Result<Started<Registration>, Error> {
-        let Registered { registry, instance, start_limit, limit, required, every } = self;
+        let Registered { registry, instance, start_limit, limit, required, every, of_this_generation } = self;
         let state = watch::Sender::new(State::Unknown);
         let handle = Registration { state: state.subscribe() };
-        let shared = Arc::new(Shared { registry, instance, limit, state, calling: Arc::default() });
+        let shared = Arc::new(Shared {
+            registry,
+            instance,
+            limit,
+            of_this_generation,
+            state,
+            calling: Arc::default(),
+        });
         begin(&shared, Instant::now() + start_limit, required).await?;
         let beats = tokio::spawn(beat(Arc::clone(&shared), every));
         let leaving = watch::Sender::new(None);
         let left = leaving.subscribe();
         let (theirs, runtime) = (Arc::clone(&shared), tokio::runtime::Handle::current());
         let notice = move |why: &Trigger| {
-            if let Some(pid) = left_to(theirs.instance.address(), why) {
+            if let Some(pid) = theirs.left_to(why) {
                 // The other generation is registered under the same address, and beats.
                 beats.abort();
                 leaving.send_replace(Some(Left::To(pid)));
@@ -141,15 +159,6 @@ impl Part for Registered {
     }
 }
 
-/// The other generation of this program, if the entry is that one's from now on, or still.
-fn left_to(address: std::net::SocketAddr, why: &Trigger) -> Option<u32> {
-    match why {
-        Trigger::HandedOver { to_pid, .. } if why.has_handed_over(address) => Some(*to_pid),
-        _ if is_taking_over() => Some(std::os::unix::process::parent_id()),
-        _ => None,
-    }
-}
-
 /// A start that fails, or that nobody waits for any more, leaves nothing behind: the registry may have taken what
 /// it did not acknowledge.
 async fn begin(shared: &Arc<Shared>, until: Instant, required: bool) -> Result<(), Error> {
@@ -158,7 +167,7 @@ async fn begin(shared: &Arc<Shared>, until: Instant, required: bool) -> Result<(
         // It is one that cannot be reached, as often as not.
         scope.defer_err(async move |_| {
             // What the generation before has registered under this address it still needs.
-            if !is_taking_over() {
+            if theirs.of_this_generation || !is_taking_over() {
                 drop(take_back(&theirs).await);
             }
         });
@@ -304,6 +313,17 @@ async fn call<T: Send + 'static>(
 }
 
 impl Shared {
+    /// The other generation of this program, if the entry is that one's from now on, or still.
+    fn left_to(&self, why: &Trigger) -> Option<u32> {
+        match why {
+            _ if self.of_this_generation => None,
+            Trigger::HandedOver { to_pid, .. } if !why.has_given_up(self.instance.address()) => Some(*to_pid),
+            Trigger::HandedOver { .. } => None,
+            _ if is_taking_over() => Some(std::os::unix::process::parent_id()),
+            _ => None,
+        }
+    }
+
     /// Never back from having left.
     fn is_now(&self, new: State) {
         self.state.send_if_modified(|state| {

@@ -106,6 +106,9 @@ impl Line {
             Arc::clone(&self.admitted).its_turn_to_be_told().await;
             std::future::poll_fn(|cx| {
                 let mut state = self.state();
+                if let Away::NotYet(_) = state.away {
+                    state.away = Away::Due;
+                }
                 let all = state.all.with(Who::Drives, cx);
                 state.tell(&self.admitted, &mut Context::from_waker(&all))
             })
@@ -148,6 +151,9 @@ impl State {
     /// Whether its time is over; else wakes when it is.
     fn is_cut(&mut self, admitted: &Admitted, cx: &mut Context<'_>) -> bool {
         let shared = &admitted.shared;
+        if shared.phase() >= Phase::StreamsCut {
+            return true;
+        }
         let cut = self.cut.get_or_insert_with(|| {
             let shared = Arc::clone(shared);
             Box::pin(async move { shared.reached(Phase::StreamsCut).await })
