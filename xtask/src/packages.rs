@@ -3,10 +3,11 @@
 use std::process::Command;
 
 /// A program, the package it is in, and what for.
-const NEEDED: [(&str, &str, &str); 9] = [
+const NEEDED: [(&str, &str, &str); 10] = [
     ("chromium", "chromium", "takes the screenshots of the HTML report"),
     ("python3", "python3", "is the server that nobody here wrote"),
     ("redis-server", "redis-server", "holds the locks that are released"),
+    ("nats-server", "nats-server", "delivers the messages that are handled"),
     ("rabbitmq-server", "rabbitmq-server", "holds the messages that are not lost"),
     ("initdb", "postgresql", "is what several machines share"),
     ("ip", "iproute2", "makes the network that is cut"),

@@ -1,10 +1,8 @@
 //! A RabbitMQ consumer that stops without losing or repeating a message that it could still finish.
 
-use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use epilogue_process::{Error, Part, Started, StopCx};
 use futures_util::StreamExt;
@@ -15,8 +13,9 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, Consumer};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
+
+use crate::in_flight::InFlight;
 
 /// Handles each message of a queue by `handler`, until the program stops. What it returns decides: `Ok` acknowledges the
 /// message, an error or a panic gives it back to the queue.
@@ -78,22 +77,13 @@ pub struct Consuming(Arc<Shared>);
 impl Consuming {
     /// How many messages are being handled.
     pub fn in_flight(&self) -> usize {
-        *self.0.in_flight.borrow()
+        self.0.in_flight.count()
     }
 }
 
 struct Shared {
     stopping: AtomicBool,
-    in_flight: watch::Sender<usize>,
-    /// By their delivery tags.
-    busy: Mutex<BTreeMap<u64, Message>>,
-}
-
-/// One that is being handled.
-struct Message {
-    what: String,
-    since: Instant,
-    handler: AbortHandle,
+    in_flight: Arc<InFlight>,
 }
 
 impl<F, Fut> Part for RabbitConsumer<F>
@@ -120,11 +110,7 @@ where
             FieldTable::default(),
         );
         let consumer = begin.await?;
-        let shared = Arc::new(Shared {
-            stopping: AtomicBool::new(false),
-            in_flight: watch::Sender::new(0),
-            busy: Mutex::default(),
-        });
+        let shared = Arc::new(Shared { stopping: AtomicBool::new(false), in_flight: Arc::default() });
         let consuming = tokio::spawn(consume(name, consumer, Arc::clone(&shared), Arc::new(handler)));
         let (told, cancels, runtime) = (Arc::clone(&shared), channel.clone(), Handle::current());
         let notice = move || {
@@ -134,7 +120,7 @@ where
                 cancels.basic_cancel(tag.as_str().into(), BasicCancelOptions::default()).await
             }));
         };
-        let asked = Arc::clone(&shared);
+        let asked = Arc::clone(&shared.in_flight);
         let handle = Consuming(Arc::clone(&shared));
         let stop = async move |cx: StopCx| stop(&shared, connection, &channel, consuming, cx).await;
         Ok(Started::new(handle, stop).on_stopping(notice).status(move || asked.tell()).serving())
@@ -163,11 +149,11 @@ where
             continue;
         }
         let what = format!("message {} of {:?}", delivery.delivery_tag, delivery.routing_key.as_str());
-        let (tag, name) = (delivery.delivery_tag, name.clone());
+        let name = name.clone();
         let handler = Arc::clone(&handler);
         // Within the task, so that a handler that panics before it has made its future is one like any other.
         let handled = tokio::spawn(async move { handler(delivery).await });
-        let busy = shared.begin(tag, what, handled.abort_handle());
+        let busy = shared.in_flight.begin(what, handled.abort_handle());
         tokio::spawn(async move {
             let _busy = busy;
             let told = match handled.await {
@@ -195,12 +181,11 @@ async fn stop(
     consuming: JoinHandle<()>,
     cx: StopCx,
 ) -> Result<(), Error> {
-    let in_flight = *shared.in_flight.borrow();
+    let in_flight = shared.in_flight.count();
     let connection = Cut { shared: Arc::clone(shared), connection: Some(connection) };
     // The stream ends once the broker has heard that no more are wanted.
     let _ = consuming.await;
-    // The sender is `shared`: it cannot be gone.
-    let _ = shared.in_flight.subscribe().wait_for(|messages| *messages == 0).await;
+    shared.in_flight.none().await;
     cx.note(format!("{in_flight} in flight then, all told"));
     channel.close(200, "stopped".into()).await?;
     connection.close().await
@@ -224,42 +209,10 @@ impl Cut {
 impl Drop for Cut {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        self.shared.busy().values().for_each(|message| message.handler.abort());
+        self.shared.in_flight.abort();
         if let Ok(runtime) = Handle::try_current() {
             drop(runtime.spawn(async move { connection.close(200, "stopped".into()).await }));
         }
-    }
-}
-
-impl Shared {
-    fn begin(self: &Arc<Self>, tag: u64, what: String, handler: AbortHandle) -> Busy {
-        self.busy().insert(tag, Message { what, since: Instant::now(), handler });
-        self.in_flight.send_modify(|messages| *messages += 1);
-        Busy { shared: Arc::clone(self), tag }
-    }
-
-    fn tell(&self) -> Vec<String> {
-        let tell = |message: &Message| {
-            format!("{}, for {:.1} s", message.what, message.since.elapsed().as_secs_f64())
-        };
-        self.busy().values().map(tell).collect()
-    }
-
-    fn busy(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Message>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A message that is being handled.
-struct Busy {
-    shared: Arc<Shared>,
-    tag: u64,
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.shared.busy().remove(&self.tag);
-        self.shared.in_flight.send_modify(|messages| *messages -= 1);
     }
 }
 

@@ -98,7 +98,13 @@ pub mod __private {
     pub use epilogue_task::__private::*;
 }
 
-#[cfg(any(feature = "sqlx", feature = "redis", feature = "rabbit", feature = "opentelemetry"))]
+#[cfg(any(
+    feature = "sqlx",
+    feature = "redis",
+    feature = "nats",
+    feature = "rabbit",
+    feature = "opentelemetry"
+))]
 pub use epilogue_adapters as adapters;
 #[cfg(feature = "durable")]
 pub use epilogue_durable as durable;

@@ -1,0 +1,241 @@
+//! A NATS subscriber that handles what has come before it goes.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Message, Subscriber};
+use epilogue_process::{Error, Part, Started, StopCx};
+use futures_util::StreamExt;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::in_flight::InFlight;
+
+/// Handles each message of a subject by `handler`, until the program stops. What goes wrong with one is said on stderr:
+/// NATS itself, without JetStream, delivers a message once and knows of no way back.
+///
+/// So the moment the stop begins the subscription is given up, and in its turn the stop waits until all that had come by
+/// then is handled, and what the handlers have answered is sent. What is not done at the deadline is named, and lost.
+///
+/// A connection that is lost is made anew.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use epilogue_adapters::nats_subscriber;
+/// # use epilogue_process::{App, Error};
+/// # async fn body(app: &App) -> Result<(), Error> {
+/// let orders = nats_subscriber("orders", "nats://127.0.0.1:4222", "orders.*", |client, message| async move {
+///     if let Some(reply) = message.reply {
+///         client.publish(reply, "done".into()).await?;
+///     }
+///     Ok(())
+/// });
+/// app.start(orders.queue_group("workers")).await?;
+/// # Ok(()) }
+/// ```
+pub fn nats_subscriber<F, Fut>(
+    name: impl Into<String>,
+    url: impl Into<String>,
+    subject: impl Into<String>,
+    handler: F,
+) -> NatsSubscriber<F>
+where
+    F: Fn(Client, Message) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (name, url, subject) = (name.into(), url.into(), subject.into());
+    NatsSubscriber { name, url, subject, group: None, at_once: 16, handler }
+}
+
+/// A subscriber that has not started; see [`nats_subscriber`].
+#[must_use = "nothing is subscribed to until it is started: app.start(nats_subscriber(…)).await?"]
+pub struct NatsSubscriber<F> {
+    name: String,
+    url: String,
+    subject: String,
+    group: Option<String>,
+    at_once: usize,
+    handler: F,
+}
+
+impl<F> NatsSubscriber<F> {
+    /// Each message goes to one subscriber of this group alone.
+    pub fn queue_group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// How many messages are handled at the same time: 16 unless set.
+    pub fn at_once(mut self, count: usize) -> Self {
+        self.at_once = count.max(1);
+        self
+    }
+}
+
+/// A running subscriber.
+#[derive(Clone)]
+pub struct Subscribed {
+    client: Client,
+    in_flight: Arc<InFlight>,
+}
+
+impl Subscribed {
+    /// The connection.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How many messages are being handled.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.count()
+    }
+}
+
+impl<F, Fut> Part for NatsSubscriber<F>
+where
+    F: Fn(Client, Message) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    type Handle = Subscribed;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn start(self) -> Result<Started<Subscribed>, Error> {
+        let NatsSubscriber { name, url, subject, group, at_once, handler } = self;
+        let client = async_nats::connect(url).await?;
+        let subscriber = match group {
+            Some(group) => client.queue_subscribe(subject, group).await?,
+            None => client.subscribe(subject).await?,
+        };
+        heard(&client).await?;
+        let in_flight = Arc::<InFlight>::default();
+        let (tell, told) = watch::channel(false);
+        let consumer = Consumer {
+            name,
+            client: client.clone(),
+            in_flight: Arc::clone(&in_flight),
+            turns: Arc::new(Semaphore::new(at_once)),
+            handler: Arc::new(handler),
+        };
+        let consuming = tokio::spawn(consumer.consume(subscriber, told));
+        let handle = Subscribed { client: client.clone(), in_flight: Arc::clone(&in_flight) };
+        let asked = Arc::clone(&in_flight);
+        let stop = async move |cx: StopCx| stop(&in_flight, &client, consuming, cx).await;
+        Ok(Started::new(handle, stop)
+            .on_stopping(move || {
+                tell.send_replace(true);
+            })
+            .status(move || asked.tell())
+            .serving())
+    }
+}
+
+/// Returns when the server has heard all that was sent to it so far, or does not say: messages that come from now on are
+/// delivered.
+async fn heard(client: &Client) -> Result<(), Error> {
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await?;
+    client.publish(inbox, "".into()).await?;
+    client.flush().await?;
+    // One that may not use inboxes does without.
+    let _ = tokio::time::timeout(Duration::from_secs(2), echo.next()).await;
+    echo.unsubscribe().await?;
+    Ok(())
+}
+
+struct Consumer<F> {
+    name: String,
+    client: Client,
+    in_flight: Arc<InFlight>,
+    turns: Arc<Semaphore>,
+    handler: Arc<F>,
+}
+
+impl<F, Fut> Consumer<F>
+where
+    F: Fn(Client, Message) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    async fn consume(self, mut subscriber: Subscriber, mut told: watch::Receiver<bool>) {
+        let mut goes_on = true;
+        loop {
+            // A turn first: a message that is taken is handled, and what waits for one hears of the stop.
+            let next = async {
+                let turn = Arc::clone(&self.turns).acquire_owned().await;
+                (turn, subscriber.next().await)
+            };
+            let next = tokio::select! {
+                next = next => Some(next),
+                () = stopping(&mut told), if goes_on => None,
+            };
+            match next {
+                Some((Ok(turn), Some(message))) => self.handle(message, turn),
+                // Nobody closes the turns.
+                Some(_) => return,
+                None => {
+                    goes_on = false;
+                    // What has come by now still comes; then the stream ends.
+                    if let Err(error) = subscriber.drain().await {
+                        say(&self.name, &format!("the subscription was not given up: {error}"));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle(&self, message: Message, turn: tokio::sync::OwnedSemaphorePermit) {
+        let what = format!("a message of {:?}", message.subject.as_str());
+        let (handler, client, name) = (Arc::clone(&self.handler), self.client.clone(), self.name.clone());
+        let handled = tokio::spawn(async move { handler(client, message).await });
+        let busy = self.in_flight.begin(what.clone(), handled.abort_handle());
+        tokio::spawn(async move {
+            let _held = (busy, turn);
+            match handled.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => say(&name, &format!("{what}: {error}")),
+                Err(error) => say(&name, &format!("{what}: its handler {error}")),
+            }
+        });
+    }
+}
+
+/// Returns when the stop begins. A sender that is gone means the same.
+async fn stopping(told: &mut watch::Receiver<bool>) {
+    let _ = told.wait_for(|stop| *stop).await;
+}
+
+async fn stop(
+    in_flight: &Arc<InFlight>,
+    client: &Client,
+    consuming: JoinHandle<()>,
+    cx: StopCx,
+) -> Result<(), Error> {
+    let cut = AbortOnDrop(Arc::clone(in_flight));
+    let begun = in_flight.count();
+    let _ = consuming.await;
+    in_flight.none().await;
+    drop(cut);
+    cx.note(format!("{begun} in flight then, and all that had come, handled"));
+    // What was answered is sent.
+    client.flush().await?;
+    client.drain().await?;
+    Ok(())
+}
+
+/// A stop that is cut cuts the handlers.
+struct AbortOnDrop(Arc<InFlight>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn say(name: &str, what: &str) {
+    epilogue_scope::report::noticed(name, what);
+}

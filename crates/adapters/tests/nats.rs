@@ -1,0 +1,132 @@
+//! A subscriber of a real NATS server.
+#![cfg(feature = "nats")]
+
+#[path = "../../guardian/tests/support/servers.rs"]
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use epilogue_adapters::nats_subscriber;
+use epilogue_process::{App, Error, Options, run_with};
+use tokio::sync::Semaphore;
+
+const S: Duration = Duration::from_secs(1);
+
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start() -> Server {
+        let port = support::free_port();
+        let child = Command::new("nats-server")
+            .args(["-a", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server is installed");
+        let server = Server { child, port };
+        support::wait_until("the server listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        server
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_is_taken() {
+    let server = Server::start();
+    let other = async_nats::connect(server.url()).await.unwrap();
+    let (handled, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let theirs = (Arc::clone(&handled), Arc::clone(&go));
+    let asking = other.clone();
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        let (handled, go) = theirs;
+        let later = go.clone();
+        let subscriber = nats_subscriber("orders", server.url(), "orders.*", move |client, message| {
+            let (handled, go) = (handled.clone(), go.clone());
+            async move {
+                let _permit = go.acquire().await?;
+                handled.fetch_add(1, Ordering::SeqCst);
+                if let Some(reply) = message.reply {
+                    client.publish(reply, "done".into()).await?;
+                }
+                Ok(())
+            }
+        });
+        let subscribed = app.start(subscriber.at_once(4).queue_group("workers")).await?;
+        let answered: Vec<_> = (0..10)
+            .map(|at| {
+                let asking = asking.clone();
+                tokio::spawn(async move { asking.request(format!("orders.{at}"), "".into()).await })
+            })
+            .collect();
+        while subscribed.in_flight() < 4 {
+            tokio::time::sleep(S / 100).await;
+        }
+        // The other six have come as well, and wait for their turn.
+        tokio::time::sleep(S / 5).await;
+        app.stop();
+        app.stopping().await;
+        tokio::spawn(async move {
+            tokio::time::sleep(S / 5).await;
+            let late = asking.request("orders.late", "".into()).await;
+            assert!(late.is_err(), "nobody is subscribed any more");
+            later.add_permits(10);
+            for one in answered {
+                assert_eq!(one.await.unwrap().unwrap().payload, "done");
+            }
+        });
+        Ok(())
+    })
+    .await;
+    assert_eq!((report.code, handled.load(Ordering::SeqCst)), (0, 10), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_done_at_the_deadline_is_named_and_a_server_that_is_not_there_is_an_error_of_the_start() {
+    let server = Server::start();
+    let other = async_nats::connect(server.url()).await.unwrap();
+    let (_, report) = run_with(Options::embedded().grace(2 * S), async |app: &App| {
+        let subscriber = nats_subscriber("orders", server.url(), "orders", |_, message| {
+            assert!(message.payload != "bad", "before any future is made");
+            async { std::future::pending::<Result<(), Error>>().await }
+        });
+        let subscribed = app.start(subscriber).await?;
+        other.publish("orders", "bad".into()).await?;
+        other.publish("orders", "good".into()).await?;
+        while subscribed.in_flight() < 1 {
+            tokio::time::sleep(S / 100).await;
+        }
+        tokio::time::sleep(S / 5).await;
+        app.stop();
+        Ok(())
+    })
+    .await;
+    assert_eq!((report.code, report.abandoned().len()), (124, 2), "{report}");
+    assert!(report.abandoned()[1].starts_with("orders: a message of \"orders\", for "), "{report}");
+
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        let nowhere = nats_subscriber("orders", "nats://127.0.0.1:1", "orders", |_, _| async { Ok(()) });
+        app.start(nowhere).await?;
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.code, 1, "{report}");
+}
