@@ -10,7 +10,15 @@ use tokio::task::AbortHandle;
 #[derive(Default)]
 pub(crate) struct InFlight {
     count: watch::Sender<usize>,
-    messages: Mutex<(u64, BTreeMap<u64, Message>)>,
+    messages: Mutex<Messages>,
+}
+
+#[derive(Default)]
+struct Messages {
+    next: u64,
+    all: BTreeMap<u64, Message>,
+    /// Whatever begins is ended at once.
+    cut: bool,
 }
 
 struct Message {
@@ -24,9 +32,12 @@ impl InFlight {
     pub(crate) fn begin(self: &Arc<Self>, what: String, handler: AbortHandle) -> Busy {
         let id = {
             let mut messages = self.lock();
-            messages.0 += 1;
-            let id = messages.0;
-            messages.1.insert(id, Message { what, since: Instant::now(), handler });
+            messages.next += 1;
+            let id = messages.next;
+            if messages.cut {
+                handler.abort();
+            }
+            messages.all.insert(id, Message { what, since: Instant::now(), handler });
             id
         };
         self.count.send_modify(|count| *count += 1);
@@ -48,15 +59,17 @@ impl InFlight {
         let tell = |message: &Message| {
             format!("{}, for {:.1} s", message.what, message.since.elapsed().as_secs_f64())
         };
-        self.lock().1.values().map(tell).collect()
+        self.lock().all.values().map(tell).collect()
     }
 
-    /// Ends the handlers at their next `.await`.
+    /// Ends the handlers at their next `.await`, and those of whatever comes later.
     pub(crate) fn abort(&self) {
-        self.lock().1.values().for_each(|message| message.handler.abort());
+        let mut messages = self.lock();
+        messages.cut = true;
+        messages.all.values().for_each(|message| message.handler.abort());
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Message>)> {
+    fn lock(&self) -> MutexGuard<'_, Messages> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,7 +82,7 @@ pub(crate) struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.all.lock().1.remove(&self.id);
+        self.all.lock().all.remove(&self.id);
         self.all.count.send_modify(|count| *count -= 1);
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, Message, Subscriber};
 use epilogue_process::{Error, Part, Started, StopCx};
 use futures_util::StreamExt;
@@ -15,10 +16,12 @@ use crate::in_flight::InFlight;
 /// Handles each message of a subject by `handler`, until the program stops. What goes wrong with one is said on stderr:
 /// NATS itself, without JetStream, delivers a message once and knows of no way back.
 ///
-/// So the moment the stop begins the subscription is given up, and in its turn the stop waits until all that had come by
-/// then is handled, and what the handlers have answered is sent. What is not done at the deadline is named, and lost.
+/// So the moment the stop begins the subscription is given up, and in its turn the stop waits until all that had reached
+/// the program by then is handled, and the server has what the handlers have answered. What is being handled at the
+/// deadline is named, and lost with what waits for its turn. What the server sends before it has heard of the stop is lost
+/// as well, as the client gives the subscription up at once; and so is what comes when 65,536 wait.
 ///
-/// A connection that is lost is made anew.
+/// A connection that is lost is made anew; at a stop without one nothing more is waited for.
 ///
 /// # Examples
 ///
@@ -111,7 +114,10 @@ where
             Some(group) => client.queue_subscribe(subject, group).await?,
             None => client.subscribe(subject).await?,
         };
-        heard(&client).await?;
+        // From now on messages are delivered. One that may not use inboxes does without.
+        if let Err(error) = heard(&client).await {
+            say(&name, &format!("whether the subscription is known already cannot be told: {error}"));
+        }
         let in_flight = Arc::<InFlight>::default();
         let (tell, told) = watch::channel(false);
         let consumer = Consumer {
@@ -121,10 +127,11 @@ where
             turns: Arc::new(Semaphore::new(at_once)),
             handler: Arc::new(handler),
         };
+        let turns = Arc::clone(&consumer.turns);
         let consuming = tokio::spawn(consumer.consume(subscriber, told));
         let handle = Subscribed { client: client.clone(), in_flight: Arc::clone(&in_flight) };
         let asked = Arc::clone(&in_flight);
-        let stop = async move |cx: StopCx| stop(&in_flight, &client, consuming, cx).await;
+        let stop = async move |cx: StopCx| stop(&in_flight, turns, &client, consuming, cx).await;
         Ok(Started::new(handle, stop)
             .on_stopping(move || {
                 tell.send_replace(true);
@@ -134,17 +141,26 @@ where
     }
 }
 
-/// Returns when the server has heard all that was sent to it so far, or does not say: messages that come from now on are
-/// delivered.
+/// How long the server may take to answer at the start and at the stop.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Returns when the server has heard all that was sent to it so far.
+///
+/// # Errors
+///
+/// It does not say so in time: it is not there, or one may not use inboxes.
 async fn heard(client: &Client) -> Result<(), Error> {
-    let inbox = client.new_inbox();
-    let mut echo = client.subscribe(inbox.clone()).await?;
-    client.publish(inbox, "".into()).await?;
-    client.flush().await?;
-    // One that may not use inboxes does without.
-    let _ = tokio::time::timeout(Duration::from_secs(2), echo.next()).await;
-    echo.unsubscribe().await?;
-    Ok(())
+    let echoed = async {
+        let inbox = client.new_inbox();
+        let mut echo = client.subscribe(inbox.clone()).await?;
+        client.publish(inbox, "".into()).await?;
+        client.flush().await?;
+        echo.next().await;
+        echo.unsubscribe().await?;
+        Ok::<(), Error>(())
+    };
+    let late = |_| Err(Error::msg(format!("the server did not answer within {ANSWER:?}")));
+    tokio::time::timeout(ANSWER, echoed).await.unwrap_or_else(late)
 }
 
 struct Consumer<F> {
@@ -169,12 +185,15 @@ where
                 (turn, subscriber.next().await)
             };
             let next = tokio::select! {
+                biased;
                 next = next => Some(next),
                 () = stopping(&mut told), if goes_on => None,
+                // The client would wait for its server for ever, and nothing comes from it.
+                () = self.is_disconnected(), if !goes_on => return,
             };
             match next {
                 Some((Ok(turn), Some(message))) => self.handle(message, turn),
-                // Nobody closes the turns.
+                // The stream is over, or the stop was cut, which closes the turns.
                 Some(_) => return,
                 None => {
                     goes_on = false;
@@ -185,6 +204,15 @@ where
                     }
                 }
             }
+        }
+    }
+
+    /// Returns when there has been no connection for a moment.
+    async fn is_disconnected(&self) {
+        let mut times = 0;
+        while times < 5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            times = if self.client.connection_state() == State::Connected { 0 } else { times + 1 };
         }
     }
 
@@ -211,28 +239,32 @@ async fn stopping(told: &mut watch::Receiver<bool>) {
 
 async fn stop(
     in_flight: &Arc<InFlight>,
+    turns: Arc<Semaphore>,
     client: &Client,
     consuming: JoinHandle<()>,
     cx: StopCx,
 ) -> Result<(), Error> {
-    let cut = AbortOnDrop(Arc::clone(in_flight));
+    let cut = Cut { turns, in_flight: Arc::clone(in_flight) };
     let begun = in_flight.count();
     let _ = consuming.await;
     in_flight.none().await;
     drop(cut);
     cx.note(format!("{begun} in flight then, and all that had come, handled"));
-    // What was answered is sent.
-    client.flush().await?;
+    let answered = heard(client).await;
     client.drain().await?;
-    Ok(())
+    answered.map_err(|error| error.context("whether what was answered has arrived cannot be told"))
 }
 
-/// A stop that is cut cuts the handlers.
-struct AbortOnDrop(Arc<InFlight>);
+/// A stop that is cut takes nothing more, and cuts the handlers.
+struct Cut {
+    turns: Arc<Semaphore>,
+    in_flight: Arc<InFlight>,
+}
 
-impl Drop for AbortOnDrop {
+impl Drop for Cut {
     fn drop(&mut self) {
-        self.0.abort();
+        self.turns.close();
+        self.in_flight.abort();
     }
 }
 

@@ -100,6 +100,44 @@ async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_its_server_the_stop_waits_for_nothing_and_a_stop_that_is_cut_takes_no_more() {
+    let server = Server::start();
+    let other = async_nats::connect(server.url()).await.unwrap();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&begun);
+    let (_, report) = run_with(Options::embedded().grace(2 * S), async |app: &App| {
+        let subscriber = nats_subscriber("orders", server.url(), "orders", move |_, _| {
+            theirs.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<Result<(), Error>>()
+        });
+        let subscribed = app.start(subscriber.at_once(2)).await?;
+        for _ in 0..6 {
+            other.publish("orders", "".into()).await?;
+        }
+        while subscribed.in_flight() < 2 {
+            tokio::time::sleep(S / 100).await;
+        }
+        tokio::time::sleep(S / 5).await;
+        app.stop();
+        Ok(())
+    })
+    .await;
+    assert_eq!((report.code, report.abandoned().len()), (124, 3), "{report}");
+    tokio::time::sleep(S / 2).await;
+    assert_eq!(begun.load(Ordering::SeqCst), 2, "the others did not begin afterwards");
+
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        app.start(nats_subscriber("orders", server.url(), "orders", |_, _| async { Ok(()) })).await?;
+        drop(server);
+        app.stop();
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.code, 123, "{report}");
+    assert!(report.total < 5 * S, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_done_at_the_deadline_is_named_and_a_server_that_is_not_there_is_an_error_of_the_start() {
     let server = Server::start();
     let other = async_nats::connect(server.url()).await.unwrap();

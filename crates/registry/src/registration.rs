@@ -42,8 +42,10 @@ pub struct Registered {
 
 impl Registered {
     /// Its address is this generation's of the program alone: in an [upgrade](epilogue_process::App::upgrade) it is
-    /// taken off the list like at any stop. Unless so, the entry is left to the generation that takes over, which is
-    /// reached by the same address; it is taken off where that has not taken the listener of this address.
+    /// taken off the list like at any stop. For a server that listens elsewhere than on a listener of
+    /// [`App::listener`](epilogue_process::App::listener). Unless so, the entry is left to the generation that takes
+    /// over, which is reached by the same address; it is taken off where that was offered the listener of this address
+    /// and has not taken it.
     pub fn of_this_generation(mut self) -> Registered {
         self.of_this_generation = true;
         self
@@ -317,7 +319,12 @@ impl Shared {
     fn left_to(&self, why: &Trigger) -> Option<u32> {
         match why {
             _ if self.of_this_generation => None,
-            Trigger::HandedOver { to_pid, .. } if !why.has_given_up(self.instance.address()) => Some(*to_pid),
+            Trigger::HandedOver { to_pid, .. }
+                if why.has_handed_over(self.instance.address())
+                    || !why.has_given_up(self.instance.address()) =>
+            {
+                Some(*to_pid)
+            }
             Trigger::HandedOver { .. } => None,
             _ if is_taking_over() => Some(std::os::unix::process::parent_id()),
             _ => None,

@@ -3,11 +3,13 @@
 
 use crate::rig::{Ran, Rig, skipped};
 
-/// A terminal of Python's making, at which a program runs: once this is shown, that is typed, and so on.
+/// A terminal of Python's making, at which a program runs: once this is shown, that is typed, and so on. What begins
+/// with [`TO_A_JOB`] is typed once the terminal is a job's, and not the shell's any more: the shell shows what goes
+/// on before it hands the terminal over, and a line that is typed in between is no line to the job.
 /// Gives what was shown, and the wait status.
 fn at_terminal(rig: &Rig, argv: &[&str], dialog: &[(&str, &str)]) -> (String, String) {
     const TERMINAL: &str = r#"
-import json, os, pty, select, sys, time
+import json, os, pty, select, sys, termios, time
 argv, dialog = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 pid, fd = pty.fork()
 if pid == 0:
@@ -23,6 +25,10 @@ while time.time() < until:
     while dialog and dialog[0][0] in shown[seen:]:
         wanted, typed = dialog.pop(0)
         seen = shown.index(wanted, seen) + len(wanted)
+        if typed.startswith("to a job: "):
+            typed = typed[len("to a job: "):]
+            while time.time() < until and (os.tcgetpgrp(fd) == pid or not termios.tcgetattr(fd)[3] & termios.ICANON):
+                time.sleep(0.005)
         os.write(fd, typed.encode())
 if dialog: os.kill(pid, 9)
 _, status = os.waitpid(pid, 0)
@@ -37,6 +43,8 @@ print("STATUS", status)
     let (shown, status) = text.rsplit_once("STATUS ").unwrap();
     (shown.to_owned(), status.trim().to_owned())
 }
+
+const TO_A_JOB: &str = "to a job: ";
 
 #[test]
 fn ctrl_c_ends_the_script_pays_and_the_wrapper_dies_of_it() {
@@ -72,14 +80,16 @@ fn ctrl_z_stops_it_and_fg_goes_on_with_the_terminal_in_its_hands() {
     let rig = Rig::new("ctrl-z");
     const PROMPT: &str = "at your service ";
     let shell = ["env", "PS1=at your service ", "bash", "--norc", "-i"];
-    let run = "epilogue run -- bash -c 'epilogue tmp -d > note-dir; echo rea\"\"dy; head -1 < /dev/tty; echo do\"\"ne'\n";
+    let run = "epilogue run -- bash -c 'epilogue tmp -d > note-dir; echo rea\"\"dy; read line < /dev/tty; echo $line; echo do\"\"ne'\n";
+    let typed = format!("{TO_A_JOB}typed\n");
     let dialog = [
         (PROMPT, run),
         ("ready", "\x1a"),
-        // What is stopped is shown, and what goes on.
+        // What is stopped is shown, and what goes on. Typed before the prompt it would be lost: the shell sets the
+        // terminal up anew.
         ("Stopped", ""),
-        ("epilogue run", "fg\n"),
-        ("epilogue run", "typed\n"),
+        (PROMPT, "fg\n"),
+        ("epilogue run", typed.as_str()),
         ("done", "exit\n"),
     ];
     let (shown, status) = at_terminal(&rig, &shell, &dialog);
