@@ -21,7 +21,7 @@ use crate::in_flight::InFlight;
 /// deadline is named, and lost with what waits for its turn. What the server sends before it has heard of the stop is lost
 /// as well, as the client gives the subscription up at once; and so is what comes when 65,536 wait.
 ///
-/// A connection that is lost is made anew; at a stop without one nothing more is waited for.
+/// A connection that is lost is made anew; at a stop without one only what is being handled is waited for.
 ///
 /// # Examples
 ///

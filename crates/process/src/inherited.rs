@@ -83,10 +83,6 @@ pub(crate) fn read_word(ready: io::PipeReader) -> Option<Vec<String>> {
 /// Whether the generation of this program before this one still serves, and waits for this one to be
 /// [ready](crate::App::ready): what both of them share, such as an entry in a registry, is not this one's to take away.
 pub fn is_taking_over() -> bool {
-    is_awaited()
-}
-
-pub(crate) fn is_awaited() -> bool {
     let parent = std::os::unix::process::parent_id();
     inherited().as_ref().is_some_and(|all| all.ready.is_some() && all.from_pid == parent)
 }

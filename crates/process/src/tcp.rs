@@ -24,6 +24,7 @@ use epilogue_task::isolated;
 
 use crate::error::Error;
 use crate::part::{Part, Started};
+pub use crate::server::ServerHandle;
 use crate::server::close::{close, has_unread, shut_down};
 use crate::server::connections::{Admitted, Kind, Request, Shared};
 use crate::server::{Phase, SHORTEST_QUIET, Times, accept, stop};
@@ -64,14 +65,7 @@ where
     F: Fn(Connection) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let times = Times {
-        quiet: Duration::from_secs(1),
-        hold_min: None,
-        hold_max: None,
-        idle_linger: Duration::from_secs(1),
-        stream_cap: None,
-    };
-    Serve { listener, handler, times }
+    Serve { listener, handler, times: Times::default() }
 }
 
 /// A server that has not started; see [`serve`].
@@ -107,30 +101,6 @@ impl<F> Serve<F> {
     pub fn cap(mut self, cap: Duration) -> Self {
         self.times.stream_cap = Some(cap);
         self
-    }
-}
-
-/// What a started server is used by.
-#[derive(Clone)]
-pub struct ServerHandle {
-    shared: Arc<Shared>,
-    address: SocketAddr,
-}
-
-impl ServerHandle {
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// How many connections are open.
-    pub fn connections(&self) -> usize {
-        self.shared.open()
-    }
-
-    /// On how many of them something has come or gone.
-    pub fn in_flight(&self) -> usize {
-        self.shared.in_flight().len()
     }
 }
 

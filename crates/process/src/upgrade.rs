@@ -27,8 +27,9 @@ impl App {
     /// kernel has queued there is the new one's. SIGUSR2 does the same. Returns the new generation's pid, with
     /// the stop under way.
     ///
-    /// A generation that is still starting first comes to its end with that. The program that is started is what is found now under the name that this one was started by; so a file
-    /// that was replaced, or a link that leads elsewhere by now, is the new version.
+    /// While this generation is itself still starting, that is waited for first. The program that is started is what
+    /// is found now under the name that this one was started by; so a file that was replaced, or a link that leads
+    /// elsewhere by now, is the new version.
     ///
     /// # Errors
     ///

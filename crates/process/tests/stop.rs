@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use epilogue_process::escalation::StopSignal;
 use epilogue_process::{App, Error, ExitReport, Options, Started, StepOutcome, TaskPanic, part, run_with};
 
 fn options() -> Options {
@@ -412,9 +413,18 @@ async fn a_cap_counts_from_the_turn_of_its_step_whatever_came_before() {
     assert_eq!(report.total, Duration::from_millis(5_700), "{report}");
 }
 
+/// Ctrl-C, and once more.
+fn a_person_is_impatient(app: &App) {
+    app.signal(StopSignal::Int);
+    let again = app.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        again.signal(StopSignal::Int);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hurry_counts_by_the_step_that_is_being_stopped() {
-    use epilogue_process::escalation::StopSignal;
     let (_, report) = run_with(options(), async |app: &App| {
         app.defer("hangs", async || std::future::pending().await);
         app.start(part("patient", async || {
@@ -425,12 +435,7 @@ async fn a_hurry_counts_by_the_step_that_is_being_stopped() {
             Ok(Started::new((), brief).hurry_cap(Duration::from_secs(20)))
         }))
         .await?;
-        app.signal(StopSignal::Int);
-        let impatient = app.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(600)).await;
-            impatient.signal(StopSignal::Int);
-        });
+        a_person_is_impatient(app);
         Ok(())
     })
     .await;
@@ -439,7 +444,6 @@ async fn a_hurry_counts_by_the_step_that_is_being_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn in_a_hurry_each_step_has_its_own_second() {
-    use epilogue_process::escalation::StopSignal;
     let (_, report) = run_with(options(), async |app: &App| {
         for name in ["third", "second"] {
             app.defer(name, async || std::future::pending().await);
@@ -448,12 +452,7 @@ async fn in_a_hurry_each_step_has_its_own_second() {
             tokio::time::sleep(Duration::from_millis(900)).await;
             Ok(())
         });
-        app.signal(StopSignal::Int);
-        let impatient = app.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(600)).await;
-            impatient.signal(StopSignal::Int);
-        });
+        a_person_is_impatient(app);
         Ok(())
     })
     .await;

@@ -40,7 +40,6 @@ mod service;
 
 pub use probes::{Probes, probes};
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +49,7 @@ use tokio::net::TcpListener;
 use crate::error::Error;
 use crate::part::{Part, Started};
 
+pub use crate::server::ServerHandle;
 use crate::server::connections::Shared;
 use crate::server::{SHORTEST_QUIET, Times, accept, stop};
 
@@ -75,13 +75,7 @@ use crate::server::{SHORTEST_QUIET, Times, accept, stop};
 /// ```
 pub fn serve(listener: TcpListener, router: Router) -> Serve {
     let paths = Paths { readiness: Vec::new(), liveness: Vec::new(), not_demand: vec!["/metrics".into()] };
-    let times = Times {
-        quiet: Duration::from_secs(1),
-        hold_min: None,
-        hold_max: None,
-        idle_linger: Duration::from_secs(1),
-        stream_cap: Some(Duration::from_secs(5)),
-    };
+    let times = Times { stream_cap: Some(Duration::from_secs(5)), ..Times::default() };
     Serve { listener, router, paths, times }
 }
 
@@ -158,30 +152,6 @@ impl Serve {
     pub fn stream_cap(mut self, cap: Duration) -> Serve {
         self.times.stream_cap = Some(cap);
         self
-    }
-}
-
-/// What a started server is used by.
-#[derive(Clone)]
-pub struct ServerHandle {
-    shared: Arc<Shared>,
-    address: SocketAddr,
-}
-
-impl ServerHandle {
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// How many connections are open.
-    pub fn connections(&self) -> usize {
-        self.shared.open()
-    }
-
-    /// How many requests are in flight: read, and their response not yet complete on this side.
-    pub fn in_flight(&self) -> usize {
-        self.shared.in_flight().len()
     }
 }
 

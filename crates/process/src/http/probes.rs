@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::inherited::is_taking_over;
 use crate::part::{Part, Started};
 use crate::state::Trigger;
 
@@ -61,7 +62,11 @@ impl Part for Probes {
             .route(
                 "/startup",
                 get(move || {
-                    std::future::ready(answer(started.is_ready() || is_awaited(), "started\n", "starting\n"))
+                    std::future::ready(answer(
+                        started.is_ready() || is_taking_over(),
+                        "started\n",
+                        "starting\n",
+                    ))
                 }),
             )
             .route("/ready", get(move || std::future::ready(ready(&app))))
@@ -77,17 +82,12 @@ impl Part for Probes {
     }
 }
 
-/// The generation before this one still serves under the same address.
-fn is_awaited() -> bool {
-    crate::inherited::is_awaited()
-}
-
 fn ready(app: &App) -> (StatusCode, &'static str) {
     let state = app.inner.control.now();
     match state.begun {
         Some((Trigger::HandedOver { .. }, _)) => answer(true, "handed over\n", ""),
         Some(_) => answer(false, "", "stopping\n"),
-        None => answer(app.is_ready() || is_awaited(), "ready\n", "starting\n"),
+        None => answer(app.is_ready() || is_taking_over(), "ready\n", "starting\n"),
     }
 }
 

@@ -492,14 +492,7 @@ mod tests {
     use super::*;
 
     fn connection() -> Admitted {
-        let times = Times {
-            quiet: Duration::from_secs(1),
-            hold_min: None,
-            hold_max: None,
-            idle_linger: Duration::from_secs(1),
-            stream_cap: None,
-        };
-        Arc::new(Shared::new(times)).admit(([127, 0, 0, 1], 1).into())
+        Arc::new(Shared::new(Times::default())).admit(([127, 0, 0, 1], 1).into())
     }
 
     #[test]

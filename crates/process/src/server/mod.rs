@@ -6,7 +6,11 @@ pub(crate) mod connections;
 mod drain;
 pub(crate) mod stop;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use connections::Shared;
 
 /// The states of a server, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +33,43 @@ pub(crate) struct Times {
     pub(crate) idle_linger: Duration,
     /// `None`: as long as the budget allows.
     pub(crate) stream_cap: Option<Duration>,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times {
+            quiet: Duration::from_secs(1),
+            hold_min: None,
+            hold_max: None,
+            idle_linger: Duration::from_secs(1),
+            stream_cap: None,
+        }
+    }
+}
+
+/// What a started server is used by.
+#[derive(Clone)]
+pub struct ServerHandle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) address: SocketAddr,
+}
+
+impl ServerHandle {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.shared.open()
+    }
+
+    /// How many requests are in flight: read, and their response not yet complete on this side. Of raw TCP: on how many
+    /// connections something has come or gone.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight().len()
+    }
 }
 
 /// Below it no quiet means anything: timers of busy machines are late by some tens of milliseconds.
