@@ -18,8 +18,8 @@ use crate::os;
 use crate::report::{ExitReport, StepKind, StepOutcome, StepReport};
 use crate::run::conclude;
 use crate::stack::Step;
-use crate::state::{Trigger, Word};
-use crate::walk;
+use crate::state::Trigger;
+use crate::walk::{self, Now};
 
 /// Claims the stop for the caller. Only the first caller gets it.
 pub(crate) fn claim(inner: &Inner) -> bool {
@@ -167,37 +167,24 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
 }
 
 /// Stops a step that is on no stack.
-pub(crate) async fn stop_one(inner: &Inner, step: Step, limit: Duration) -> StepReport {
-    let Step { name, kind, place, mut registration, mut stop, id: _ } = step;
-    if let Some(notice) = stop.notice.take() {
+pub(crate) async fn stop_one(inner: &Inner, mut step: Step, limit: Duration) -> StepReport {
+    if let Some(notice) = step.stop.notice.take() {
         crate::stack::tell(notice, &inner.control.now().why());
     }
-    let begun = Instant::now();
-    let word = Arc::<Word>::default();
-    let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
-    let mut running = tokio::spawn(async move { (stop.run)(cx).await });
+    let hurry_cap = step.stop.hurry_cap;
+    let (now, run, cx) = Now::begin(inner, step, limit);
+    let mut running = tokio::spawn(run(cx));
     let outcome = tokio::select! {
         joined = &mut running => joined.map_or_else(told, outcome_of),
-        () = cut(inner, begun, limit, stop.hurry_cap) => {
+        () = cut(inner, now.begun, limit, hurry_cap) => {
             running.abort();
             StepOutcome::Abandoned
         }
     };
-    if let Some(left) = word.take_left() {
+    if let Some(left) = now.word.take_left() {
         left.abort();
     }
-    registration.finish(finished(&outcome));
-    StepReport {
-        name: name.to_string(),
-        kind,
-        place: place.to_string(),
-        outcome,
-        at: inner.since_trigger(begun),
-        time: begun.elapsed(),
-        limit,
-        notes: word.take_notes(),
-        abandoned: word.take_abandoned(),
-    }
+    now.report(inner, outcome, Vec::new())
 }
 
 /// An outcome as records have it.

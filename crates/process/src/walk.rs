@@ -55,12 +55,12 @@ impl Drop for GiveUpOnDrop {
     }
 }
 
-struct Now {
+pub(crate) struct Now {
     /// All but its closure, which runs.
     step: Step,
-    begun: Instant,
+    pub(crate) begun: Instant,
     limit: Duration,
-    word: Arc<Word>,
+    pub(crate) word: Arc<Word>,
 }
 
 /// Whether the stack is empty. If not, a step has panicked or was given up, and somebody else walks on.
@@ -81,7 +81,7 @@ async fn walk(inner: &Arc<Inner>, began: Instant, reports: &mut Vec<StepReport>)
             None => StepOutcome::Abandoned,
         };
         let panicked = outcome != StepOutcome::Abandoned;
-        if walk.give_up(inner, seen.id.filter(|_| !panicked), outcome) || panicked {
+        if walk.give_up(inner, seen.id, outcome) || panicked {
             walking.abort();
             break false;
         }
@@ -120,21 +120,17 @@ impl Walk {
             }
             inner.stack.pop()?
         };
-        let begun = Instant::now();
-        let (total, word) = (inner.budget(), Arc::<Word>::default());
-        let left = (began + total).saturating_duration_since(begun);
+        let left = (began + inner.budget()).saturating_duration_since(Instant::now());
         let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
-        let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
-        let run = std::mem::replace(&mut step.stop.run, Box::new(|_| Box::pin(async { Ok(()) })));
-        let hurry_cap = step.stop.hurry_cap;
-        let (late, name, status) =
-            (step.stop.notice.take(), Arc::clone(&step.name), step.stop.status.clone());
+        let (hurry_cap, late) = (step.stop.hurry_cap, step.stop.notice.take());
+        let (name, status) = (Arc::clone(&step.name), step.stop.status.clone());
+        let (now, run, cx) = Now::begin(inner, step, limit);
+        let ends = now.begun + limit;
         {
             let mut state = self.lock();
-            state.now = Some(Now { step, begun, limit, word });
-            let sooner = state
-                .watched
-                .is_some_and(|(until, in_a_hurry)| begun + limit < until || hurry_cap < in_a_hurry);
+            state.now = Some(now);
+            let sooner =
+                state.watched.is_some_and(|(until, in_a_hurry)| ends < until || hurry_cap < in_a_hurry);
             if sooner || cx.level() >= Level::Hurry {
                 self.look.notify_one();
             }
@@ -162,7 +158,7 @@ impl Walk {
         !state.given_up
     }
 
-    /// Ends the walk at this step, or at whichever it is at. Whether it was at it.
+    /// Ends the walk: for what was abandoned at this step alone, for a panic at whichever it is at. Whether it was there.
     fn give_up(&self, inner: &Inner, id: Option<u64>, outcome: StepOutcome) -> bool {
         let now = {
             let mut state = self.lock();
@@ -206,7 +202,15 @@ impl Walk {
 }
 
 impl Now {
-    fn report(self, inner: &Inner, outcome: StepOutcome, held_by: Vec<String>) -> StepReport {
+    /// The step's turn has come, for so long: what is then to be run, and what with.
+    pub(crate) fn begin(inner: &Inner, mut step: Step, limit: Duration) -> (Now, StopFn, StopCx) {
+        let (begun, word) = (Instant::now(), Arc::<Word>::default());
+        let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
+        let run = std::mem::replace(&mut step.stop.run, Box::new(|_| Box::pin(async { Ok(()) })));
+        (Now { step, begun, limit, word }, run, cx)
+    }
+
+    pub(crate) fn report(self, inner: &Inner, outcome: StepOutcome, held_by: Vec<String>) -> StepReport {
         let Now { mut step, begun, limit, word } = self;
         step.registration.finish(finished(&outcome));
         StepReport {
