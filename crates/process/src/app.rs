@@ -243,6 +243,11 @@ impl Inner {
         self.grace.budget() + Duration::from_micros(self.extension.load(Ordering::Acquire))
     }
 
+    /// What steps may take that come when the budget is spent: half of the margin to the kill.
+    pub(crate) fn overtime(&self) -> Duration {
+        self.budget() + (self.grace.time - self.grace.budget()) / 2
+    }
+
     /// What a step is told that has until `deadline`.
     pub(crate) fn stop_cx(&self, deadline: tokio::time::Instant, word: Arc<Word>) -> StopCx {
         StopCx {

@@ -118,7 +118,11 @@ impl ExitReport {
         }
         for step in &self.steps {
             if step.outcome == StepOutcome::Abandoned {
-                all.push(format!("{} ({}) did not stop within {:.1?}", step.name, step.place, step.limit));
+                let what = match step.limit.is_zero() {
+                    true => "had no time left to stop".to_owned(),
+                    false => format!("did not stop within {:.1?}", step.limit),
+                };
+                all.push(format!("{} ({}) {what}", step.name, step.place));
             }
             all.extend(step.abandoned.iter().map(|what| format!("{}: {what}", step.name)));
         }

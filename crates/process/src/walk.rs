@@ -2,6 +2,8 @@
 //! that is replaced by another when a step panics or is given up. A task for each step would isolate them no
 //! better, and cost more than most of them take.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +20,10 @@ use crate::stack::{self, Step, status_of};
 use crate::state::{StopCx, Word};
 use crate::stop::{cut, finished, outcome_of, told};
 
+/// How long a step may be in its first turn, whatever its time: most are done with it, and none that can be is
+/// called abandoned because others have used everything up.
+const FIRST_TURN: Duration = Duration::from_millis(50);
+
 /// Stops everything on the stack, and closes it.
 pub(crate) async fn down(inner: &Arc<Inner>, began: Instant) -> Vec<StepReport> {
     let mut reports = Vec::new();
@@ -29,7 +35,7 @@ pub(crate) async fn down(inner: &Arc<Inner>, began: Instant) -> Vec<StepReport> 
 #[derive(Default)]
 struct Walk {
     state: Mutex<State>,
-    /// A step has begun whose time is over before the watcher would look.
+    /// A step has begun whose time is over before the watcher would look, or has had its first turn in such a time.
     look: Notify,
 }
 
@@ -60,6 +66,8 @@ pub(crate) struct Now {
     step: Step,
     pub(crate) begun: Instant,
     limit: Duration,
+    /// It has had its first turn, and waits for something.
+    waits: bool,
     pub(crate) word: Arc<Word>,
 }
 
@@ -73,7 +81,7 @@ async fn walk(inner: &Arc<Inner>, began: Instant, reports: &mut Vec<StepReport>)
         let joined = tokio::select! {
             joined = &mut walking => Some(joined),
             () = walk.look.notified() => continue,
-            () = cut(inner, seen.begun, seen.limit, seen.hurry_cap) => None,
+            () = walk.time_is_over(inner, &seen, began) => None,
         };
         let outcome = match joined {
             Some(Ok(())) => break true,
@@ -103,7 +111,7 @@ struct Seen {
 
 async fn stop_all(inner: Arc<Inner>, walk: Arc<Walk>, began: Instant) {
     while let Some((run, cx)) = walk.next(&inner, began) {
-        let outcome = outcome_of(run(cx).await);
+        let outcome = outcome_of(walk.noticing_its_first_turn(&inner, run(cx)).await);
         if !walk.ended(&inner, outcome) {
             return;
         }
@@ -141,6 +149,38 @@ impl Walk {
             stack::tell(notice, &inner.control.now().why());
         }
         Some((run, cx))
+    }
+
+    /// Tells the watcher that the step waits for something, where it looks for that.
+    async fn noticing_its_first_turn<T>(&self, inner: &Inner, step: impl Future<Output = T>) -> T {
+        let mut step = pin!(step);
+        let mut first = true;
+        poll_fn(|cx| {
+            let polled = step.as_mut().poll(cx);
+            if polled.is_pending() && std::mem::take(&mut first) {
+                self.first_turn_is_over(inner);
+            }
+            polled
+        })
+        .await
+    }
+
+    fn first_turn_is_over(&self, inner: &Inner) {
+        let mut state = self.lock();
+        let Some(now) = &mut state.now else { return };
+        now.waits = true;
+        if now.limit < FIRST_TURN || inner.control.now().level >= Level::Hurry {
+            self.look.notify_one();
+        }
+    }
+
+    async fn time_is_over(&self, inner: &Inner, seen: &Seen, began: Instant) {
+        cut(inner, seen.begun, seen.limit, seen.hurry_cap).await;
+        let in_its_first_turn =
+            self.lock().now.as_ref().is_some_and(|now| Some(now.step.id) == seen.id && !now.waits);
+        if in_its_first_turn && inner.control.now().level < Level::Die {
+            tokio::time::sleep_until((seen.begun + FIRST_TURN).min(began + inner.overtime())).await;
+        }
     }
 
     /// Whether the one who walks may go on.
@@ -207,11 +247,11 @@ impl Now {
         let (begun, word) = (Instant::now(), Arc::<Word>::default());
         let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
         let run = std::mem::replace(&mut step.stop.run, Box::new(|_| Box::pin(async { Ok(()) })));
-        (Now { step, begun, limit, word }, run, cx)
+        (Now { step, begun, limit, waits: false, word }, run, cx)
     }
 
     pub(crate) fn report(self, inner: &Inner, outcome: StepOutcome, held_by: Vec<String>) -> StepReport {
-        let Now { mut step, begun, limit, word } = self;
+        let Now { mut step, begun, limit, word, .. } = self;
         step.registration.finish(finished(&outcome));
         StepReport {
             name: step.name.to_string(),

@@ -334,7 +334,8 @@ async fn tasks_are_dropped_newest_first_and_one_whose_drop_panics_or_blocks_keep
                 std::future::pending::<()>().await;
             });
         };
-        spawn("oldest", Box::new(|| {}));
+        // Longer than what is left to it.
+        spawn("oldest", Box::new(|| std::thread::sleep(Duration::from_millis(15))));
         let blocked = Mutex::new(blocked);
         spawn("blocks", Box::new(move || assert!(blocked.lock().unwrap().recv().is_err())));
         spawn("panics", Box::new(|| std::panic::resume_unwind(Box::new("in its drop"))));
