@@ -25,10 +25,28 @@ pub(crate) fn test() -> Result<(), String> {
         "unit, doc and integration tests",
         cargo(&["test", "--workspace", "--all-features", "--exclude", "epilogue-cli"]),
     )?;
+    seats()?;
     loom()?;
     step("end-to-end tests", cargo(&["test", "-p", "epilogue-cli", "--", "--test-threads=1"]))?;
     println!("xtask: all of it passed in {} s", began.elapsed().as_secs());
     Ok(())
+}
+
+/// The one example that is a workspace of its own.
+fn seats() -> Result<(), String> {
+    let cargo = |args: &[&str]| {
+        let mut all = cargo(&args[..1]);
+        all.args(["--manifest-path", "examples/seats/Cargo.toml"]).args(&args[1..]);
+        all
+    };
+    let built = ["--locked", "--target-dir", "target"];
+    step("seats: format", cargo(&["fmt", "--check"]))?;
+    let mut lints = cargo(&["clippy", "--all-targets"]);
+    lints.args(built).args(["--", "-D", "warnings"]);
+    step("seats: lints", lints)?;
+    let mut tests = cargo(&["test"]);
+    tests.args(built);
+    step("seats: sqlx's SQLite beside ours", tests)
 }
 
 /// Fifty rows; the command's own exit status says whether they agree with what is expected.

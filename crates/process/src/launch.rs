@@ -9,6 +9,7 @@ use epilogue_task::lane;
 use crate::app::App;
 use crate::error::Error;
 use crate::options::{ExitStyle, Options};
+use crate::runtime::OwnRuntime;
 use crate::{os, run};
 
 /// As long as a process that exits waits for what dropped futures owe.
@@ -19,6 +20,9 @@ const LANE_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// A signal that comes while a program has no handler yet kills it, or, as PID 1, is lost for ever. Here that
 /// is so until the first line of `main`; with `run`, until somebody has made a runtime and polls it.
+///
+/// What the runtime's threads are still at when everything has stopped has the rest of the budget to end, as with
+/// `run`; but a read of standard input, which nothing can interrupt, is not waited for.
 ///
 /// # Panics
 ///
@@ -56,18 +60,18 @@ where
 {
     let app = run::new_app(options);
     let signals = app.inner.options.owns_process.then(|| run::listen(&app.inner)).flatten();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    let own = match OwnRuntime::new() {
+        Ok(own) => own,
         Err(error) => {
             app.inner.over.store(true, Ordering::Release);
             os::say(&format!("epilogue: error: no runtime can be made: {error}; nothing was started"));
             return ExitCode::FAILURE;
         }
     };
-    let report = runtime.block_on(run::run_listening(&app, signals, body));
+    let report = own.runtime.block_on(run::run_listening(&app, signals, body));
     // What is dropped with it comes to the lane, and is waited for before the process dies of a signal; an exit
     // waits by itself.
-    drop(runtime);
+    own.end();
     if app.inner.options.exit_style == ExitStyle::Tool {
         lane::wait(LANE_LIMIT);
     }

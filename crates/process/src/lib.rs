@@ -70,6 +70,7 @@ mod reload;
 mod report;
 mod restart;
 mod run;
+mod runtime;
 #[cfg(feature = "tcp")]
 mod server;
 mod signals;

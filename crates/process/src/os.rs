@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::escalation::StopSignal;
 
 pub(crate) mod descriptors;
+pub(crate) mod threads;
 
 /// A signal as it arrived.
 #[derive(Clone, Copy, Debug)]

@@ -62,7 +62,8 @@ use crate::{inherited, ready, signals, stop, systemd};
 /// see [`main`](crate::main).
 ///
 /// When something was abandoned, or the budget is over, the process is ended here and now: a
-/// stuck thread would otherwise hold it while the runtime is dropped.
+/// stuck thread would otherwise hold it while the runtime is dropped. So does a thread of tokio's that reads standard
+/// input, until the budget is over; [`main`](crate::main) does not wait for it.
 ///
 /// # Afterwards
 ///
@@ -496,6 +497,9 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
             let mut stuck = inner.starting.tell();
             stuck.extend(Some(inner.current()).filter(|current| !current.is_empty()));
             let stuck = match stuck.is_empty() {
+                true if os::threads::somebody_reads_stdin() => {
+                    "a thread that reads standard input (`epilogue::main` does not wait for it)".to_owned()
+                }
                 true => "the runtime (a blocking thread?)".to_owned(),
                 false => stuck.join(", "),
             };

@@ -42,14 +42,17 @@ pub(crate) fn start(program: &str) -> Running {
 
 pub(crate) fn start_as(program: &str, before: &[&str], environment: &[(&str, &str)]) -> Running {
     let (mut command, file) = command(program, before);
-    let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap());
-    let mut running = Running { child, lines, file };
+    let mut running = Running::of(command.envs(environment.iter().copied()).spawn().unwrap(), file);
     running.wait_for("ready");
     running
 }
 
 impl Running {
+    pub(crate) fn of(mut child: Child, file: PathBuf) -> Running {
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Running { child, lines, file }
+    }
+
     pub(crate) fn wait_for(&mut self, wanted: &str) {
         let mut line = String::new();
         while !line.contains(wanted) {
