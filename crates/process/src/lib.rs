@@ -64,7 +64,6 @@ mod os;
 mod panic_hook;
 mod part;
 mod plan;
-mod reach;
 mod ready;
 mod reload;
 mod report;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use epilogue_scope::Caught;
 use epilogue_scope::record::{Context, Finished, in_context};
-use epilogue_task::{Debts, TaskPanic, isolated_with};
+use epilogue_task::{Debts, TaskPanic, isolated_with, within_reach};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
@@ -15,7 +15,6 @@ use crate::app::{App, Inner};
 use crate::budget;
 use crate::error::Error;
 use crate::part::{Started, Stop};
-use crate::reach::within_reach;
 use crate::report::StepKind;
 use crate::state::{StopCx, StopToken, Trigger};
 
@@ -34,7 +33,8 @@ impl App {
         let debts = Debts::new();
         let task = isolated_with(Context::of_task(name.as_str()), debts.clone(), task);
         let (shell, reach) = within_reach(task);
-        let handle = tokio::spawn(shell);
+        // Whoever has dropped it from outside knows how that ended.
+        let handle = tokio::spawn(async move { shell.await.unwrap_or(Ok(())) });
         let abort = handle.abort_handle();
         self.push_task(
             name,

@@ -350,7 +350,7 @@ fn spawn_into<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
     place: &'static Location<'static>,
 ) -> Result<Task<T>, ScopeClosed> {
-    let (task, owed) = task::spawn(name, policy, in_scopes(scope.with_around(), task));
+    let (task, owed) = task::spawn(name, policy, scope.left_of_tasks(), in_scopes(scope.with_around(), task));
     let kind = Kind { abort: Some(task.abort_handle()), ..Kind::default() };
     match scope.push(owed, kind, place) {
         Ok(deferred) => Ok(task.owed_by(Arc::downgrade(scope), deferred)),

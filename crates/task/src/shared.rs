@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 
 use epilogue_scope::__private::{Place, fresh_scope_id};
 use epilogue_scope::record::{Finished, Live, Registration};
@@ -13,6 +14,7 @@ use tokio::task::AbortHandle;
 use crate::adopted;
 use crate::enclosing::enclosing_scopes;
 use crate::entry::{About, Entries, Entry, Kind, lazy};
+use crate::left::Left;
 use crate::lock::{Guard, Lock};
 use crate::stack::{AsyncDeferred, ScopeClosed};
 use crate::sync::{AtomicBool, Ordering};
@@ -42,6 +44,8 @@ struct Owed {
     payer: u64,
     /// A cleanup is running.
     paying: bool,
+    /// Held by those of its tasks that have not come to their end.
+    left: Weak<Left>,
 }
 
 impl Shared {
@@ -279,6 +283,15 @@ impl Shared {
 
     pub(crate) fn end(&self, how: How) {
         self.lock().how = Some(how);
+    }
+
+    pub(crate) fn left_of_tasks(&self) -> Arc<Left> {
+        let mut owed = self.lock();
+        owed.left.upgrade().unwrap_or_else(|| {
+            let left = Arc::<Left>::default();
+            owed.left = Arc::downgrade(&left);
+            left
+        })
     }
 
     /// The places of what is pending, for the report of what could not be run.

@@ -6,13 +6,15 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use epilogue_scope::record::Context as RecordContext;
-use epilogue_scope::{Caught, How, report};
+use epilogue_scope::{Caught, How, catch, report};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::boundary::isolated_with;
 use crate::debts::Debts;
+use crate::left::Left;
 use crate::policy::{TaskPanic, stop_the_program};
+use crate::reach::{Reach, within_reach};
 use crate::scope::ScopeHandle;
 use crate::shared::Shared;
 use crate::stack::{AsyncDeferred, ScopeClosed};
@@ -23,6 +25,7 @@ use crate::stack::{AsyncDeferred, ScopeClosed};
 pub struct Task<T> {
     result: oneshot::Receiver<Result<T, TaskError>>,
     abort: AbortHandle,
+    reach: Reach<()>,
     what: String,
     owed_by: Option<(Weak<Shared>, AsyncDeferred)>,
 }
@@ -53,7 +56,7 @@ impl<T> Task<T> {
 
     /// Whether it has come to its end.
     pub fn is_finished(&self) -> bool {
-        self.abort.is_finished()
+        self.reach.is_gone()
     }
 
     /// Makes another scope the one that the task cannot outlive.
@@ -101,6 +104,7 @@ impl<T> Future for Task<T> {
 pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     policy: TaskPanic,
+    left: Arc<Left>,
     task: impl Future<Output = T> + Send + 'static,
 ) -> (Task<T>, impl FnOnce(How) -> Ending + Send + 'static) {
     let (tell, result) = oneshot::channel();
@@ -108,14 +112,14 @@ pub(crate) fn spawn<T: Send + 'static>(
     let what = format!("the task {name}");
     let name: Arc<str> = name.into();
     let debts = Debts::new();
-    let owed = debts.clone();
-    let running = tokio::spawn(async move {
+    let (owed, named) = (debts.clone(), Arc::clone(&name));
+    let (shell, reach) = within_reach(async move {
         let outcome = isolated_with(context, owed, task).await;
-        conclude(&name, policy, outcome, tell);
+        conclude(&named, policy, outcome, tell);
     });
-    let abort = running.abort_handle();
-    let task = Task { result, abort, what, owed_by: None };
-    (task, move |how| ended(running, debts, how))
+    let running = tokio::spawn(shell);
+    let task = Task { result, abort: running.abort_handle(), reach: reach.clone(), what, owed_by: None };
+    (task, move |how| Spawned { name, policy, running, reach, debts }.ended(how, &left))
 }
 
 fn conclude<T>(
@@ -127,29 +131,70 @@ fn conclude<T>(
     let told = match outcome {
         Ok(result) => Ok(result),
         Err(caught) if caught.chain().exits_task() => Err(TaskError::Exited),
-        Err(caught) => {
-            let message = caught.describe();
-            if policy == TaskPanic::Stop {
-                stop_the_program(name, &message);
-            }
-            Err(TaskError::Panicked { message })
-        }
+        Err(caught) => Err(TaskError::Panicked { message: panicked(name, policy, &caught) }),
     };
     if let Err(Err(TaskError::Panicked { message })) = tell.send(told) {
         report::panicked(&format!("the task {name}"), &message as &(dyn std::any::Any + Send));
     }
 }
 
+/// What its panic said; the program stops if its policy is so.
+fn panicked(name: &str, policy: TaskPanic, caught: &Caught) -> String {
+    let message = caught.describe();
+    if policy == TaskPanic::Stop {
+        stop_the_program(name, &message);
+    }
+    message
+}
+
+/// Nobody waits for what becomes of a task that is cancelled.
+fn panicked_when_dropped(name: &str, policy: TaskPanic, dropped: Result<(), Caught>) {
+    if let Err(caught) = dropped
+        && !caught.chain().exits_task()
+    {
+        let message = panicked(name, policy, &caught);
+        report::panicked(&format!("the task {name}"), &message as &(dyn std::any::Any + Send));
+    }
+}
+
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Sees a task ended, with all it owed: awaits it, and cancels it first unless its scope's body returned.
-fn ended(running: JoinHandle<()>, debts: Debts, how: How) -> Ending {
-    if how != How::Returned {
-        running.abort();
+struct Spawned {
+    name: Arc<str>,
+    policy: TaskPanic,
+    running: JoinHandle<Option<()>>,
+    reach: Reach<()>,
+    debts: Debts,
+}
+
+impl Spawned {
+    /// Sees it ended, with all it owed: awaits it, and cancels it first unless its scope's body returned.
+    fn ended(self, how: How, left: &Left) -> Ending {
+        if how == How::Returned {
+            return Box::pin(self.joined());
+        }
+        let Some(dropped) = self.reach.drop_now() else {
+            self.running.abort();
+            return Box::pin(self.joined());
+        };
+        match how {
+            // By itself: no others come after it.
+            How::Open => self.running.abort(),
+            _ => left.abort_later(self.running.abort_handle()),
+        }
+        panicked_when_dropped(&self.name, self.policy, dropped);
+        let debts = self.debts;
+        Box::pin(async move { debts.paid().await })
     }
-    Box::pin(async move {
-        // What came of it was told to its `Task`.
-        let _ = running.await;
-        debts.paid().await;
-    })
+
+    async fn joined(self) {
+        // What came of it was told to its `Task`, but for a panic when it was dropped.
+        if let Err(error) = self.running.await
+            && let Ok(payload) = error.try_into_panic()
+        {
+            let raised = catch(|| std::panic::resume_unwind(payload));
+            panicked_when_dropped(&self.name, self.policy, raised);
+        }
+        self.debts.paid().await;
+    }
 }

@@ -237,3 +237,88 @@ fn a_limit_without_a_clock_does_not_lose_the_cleanup() {
     }));
     assert_eq!(done.load(Ordering::Relaxed), 1);
 }
+
+/// What it holds does this when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_tasks_are_dropped_newest_first_and_one_whose_drop_panics_is_reported_and_keeps_no_other() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let before = report::count();
+    let (theirs, parked) = (log.clone(), Arc::new(tokio::sync::Barrier::new(4)));
+    let joined = tokio::spawn(async_scope(async move |s| {
+        for name in ["oldest", "panics", "newest"] {
+            let (log, parked) = (theirs.clone(), parked.clone());
+            drop(s.spawn(name, async move {
+                let _owed = OnDrop(move || {
+                    log.lock().unwrap().push(name);
+                    if name == "panics" {
+                        raise::<()>("in its drop");
+                    }
+                });
+                parked.wait().await;
+                std::future::pending::<()>().await;
+            }));
+        }
+        parked.wait().await;
+        raise::<()>("the body");
+    }))
+    .await;
+    assert!(joined.is_err());
+    assert_eq!(*log.lock().unwrap(), ["newest", "panics", "oldest"]);
+    assert!(report::count() > before);
+}
+
+#[test]
+fn what_a_cancelled_task_drops_may_spawn_whoever_pays() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let (tell, told) = oneshot::channel();
+    let (go, gone) = oneshot::channel::<()>();
+    let mut tell = Some(tell);
+    let mut scope = Box::pin(async_scope(async move |s| {
+        let holds = OnDrop(move || {
+            let tell = tell.take().unwrap();
+            drop(tokio::spawn(async move { tell.send(()).unwrap() }));
+        });
+        drop(s.spawn("worker", async move {
+            let _holds = holds;
+            std::future::pending::<()>().await;
+        }));
+        gone.await.unwrap();
+        raise::<()>("the body");
+    }));
+    let mut poll = || {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        epilogue_scope::catch(|| scope.as_mut().poll(&mut cx))
+    };
+    {
+        let _entered = runtime.enter();
+        assert!(poll().is_ok_and(|polled| polled.is_pending()));
+    }
+    go.send(()).unwrap();
+    // From here on it is paid outside of every runtime.
+    while poll().is_ok_and(|polled| polled.is_pending()) {
+        std::thread::yield_now();
+    }
+    runtime.block_on(told).unwrap();
+}
+
+#[tokio::test]
+async fn a_task_is_finished_when_its_future_is_gone() {
+    let (tell, told) = oneshot::channel::<()>();
+    async_scope(async |s| {
+        let mut task = s.spawn("waits", async move { told.await.unwrap() });
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        tell.send(()).unwrap();
+        (&mut task).await.unwrap();
+        assert!(task.is_finished());
+    })
+    .await;
+}
