@@ -245,11 +245,11 @@ async fn stop(
     cx: StopCx,
 ) -> Result<(), Error> {
     let cut = Cut { turns, in_flight: Arc::clone(in_flight) };
-    let begun = in_flight.count();
+    cx.in_flight(in_flight.count());
     let _ = consuming.await;
     in_flight.none().await;
     drop(cut);
-    cx.note(format!("{begun} in flight then, and all that had come, handled"));
+    cx.in_flight(0);
     let answered = heard(client).await;
     client.drain().await?;
     answered.map_err(|error| error.context("whether what was answered has arrived cannot be told"))

@@ -181,12 +181,12 @@ async fn stop(
     consuming: JoinHandle<()>,
     cx: StopCx,
 ) -> Result<(), Error> {
-    let in_flight = shared.in_flight.count();
+    cx.in_flight(shared.in_flight.count());
     let connection = Cut { shared: Arc::clone(shared), connection: Some(connection) };
     // The stream ends once the broker has heard that no more are wanted.
     let _ = consuming.await;
     shared.in_flight.none().await;
-    cx.note(format!("{in_flight} in flight then, all told"));
+    cx.in_flight(0);
     channel.close(200, "stopped".into()).await?;
     connection.close().await
 }

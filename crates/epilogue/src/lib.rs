@@ -78,9 +78,10 @@
 /// a catch on a panic. Not being listed costs a relaxed load and a test or two.
 pub use epilogue_macros::scoped;
 pub use epilogue_process::{
-    App, Error, ExitReport, ExitStyle, FnPart, Optional, Options, Part, Plan, PlannedStep, ReportAs, Restart,
-    Restartable, StartWithin, Started, StepKind, StepOutcome, StepReport, StopCx, StopToken, TaskPanic,
-    Trigger, budget, escalation, exit, main, main_with, part, restartable, run, run_with,
+    App, Error, ExitReport, ExitStyle, FnPart, InFlight, Optional, Options, Part, Plan, PlannedStep,
+    ReportAs, Restart, Restartable, StartWithin, Started, StepKind, StepOutcome, StepReport, StopCx,
+    StopToken, TaskPanic, Trigger, budget, escalation, exit, main, main_with, part, restartable, run,
+    run_with,
 };
 pub use epilogue_scope::{
     BoxError, Caught, Chain, CleanupError, CleanupErrors, CleanupResult, Defer, Deferred, Ending, Guard, How,

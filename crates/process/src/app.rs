@@ -19,9 +19,10 @@ use crate::reload::Reload;
 use crate::report::StepKind;
 use crate::stack::{Stack, Step, status_of};
 use crate::starting::Starting;
-use crate::state::{StopControl, StopCx, Trigger, Word};
+use crate::state::{StopControl, StopCx, Trigger};
 use crate::stop;
 use crate::systemd::Systemd;
+use crate::word::Word;
 
 /// The running program, as its body and its parts see it. Cheap to clone.
 #[derive(Clone)]

@@ -32,6 +32,8 @@ pub(crate) fn exit(report: &ExitReport) {
             total_ms = as_ms(report.total),
             budget_ms = as_ms(report.budget),
             steps = report.steps.len(),
+            in_flight = report.in_flight().map(|all| all.at_start),
+            in_flight_at_end = report.in_flight().and_then(|all| all.at_end),
             failed = report.failed(),
             abandoned = ?report.abandoned(),
             "epilogue.exit"
@@ -49,6 +51,8 @@ fn step(step: &crate::report::StepReport) {
         outcome = ?step.outcome,
         at_ms = as_ms(step.at),
         ms = as_ms(step.time),
+        in_flight = step.in_flight.map(|all| all.at_start),
+        in_flight_at_end = step.in_flight.and_then(|all| all.at_end),
         "epilogue.step"
     );
 }

@@ -83,6 +83,7 @@ mod tasks;
 pub mod tcp;
 mod upgrade;
 mod walk;
+mod word;
 
 pub use app::{App, Deferred};
 pub use epilogue_task::TaskPanic;
@@ -94,7 +95,7 @@ pub use optional::{Optional, StartWithin};
 pub use options::{ExitStyle, Options, ReportAs};
 pub use part::{BoxFuture, FnPart, Part, Started, StopFn, part};
 pub use plan::{Plan, PlannedStep};
-pub use report::{ExitReport, StepKind, StepOutcome, StepReport};
+pub use report::{ExitReport, InFlight, StepKind, StepOutcome, StepReport};
 pub use restart::{Restart, Restartable, restartable};
 pub use run::{run, run_with};
 pub use state::{StopCx, StopToken, Trigger};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::ExitReport;
+use crate::report::{ExitReport, InFlight};
 use crate::state::Trigger;
 
 impl ExitReport {
@@ -19,6 +19,10 @@ impl ExitReport {
             ms(self.total),
             ms(self.budget)
         );
+        if let Some(InFlight { at_start, at_end }) = self.in_flight() {
+            let _ = write!(line, " in_flight={at_start}");
+            let _ = at_end.map(|left| write!(line, " in_flight_at_end={left}"));
+        }
         let steps: Vec<String> =
             self.steps.iter().map(|step| format!("{} {}ms", step.name, ms(step.time))).collect();
         let failed: Vec<String> = self.steps.iter().filter_map(ExitReport::failure).collect();

@@ -47,6 +47,16 @@ pub enum StepOutcome {
     Abandoned,
 }
 
+/// How many requests, messages or connections a step had in flight, where it [said so](crate::StopCx::in_flight).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct InFlight {
+    /// When its turn came.
+    pub at_start: usize,
+    /// When it ended; unknown where it was abandoned before.
+    pub at_end: Option<usize>,
+}
+
 /// One step of the stop.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -69,6 +79,9 @@ pub struct StepReport {
     /// What it could have taken at most.
     #[serde(rename = "limit_ms", serialize_with = "as_ms")]
     pub limit: Duration,
+    /// What it had in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
     /// What the step had to say.
     pub notes: Vec<String>,
     /// What it had to cut off itself, such as requests in flight.
@@ -129,6 +142,14 @@ impl ExitReport {
         all
     }
 
+    /// What all steps together had in flight, when the turn of each came; unknown at the end where one does not know.
+    pub fn in_flight(&self) -> Option<InFlight> {
+        self.steps.iter().filter_map(|step| step.in_flight).reduce(|all, one| InFlight {
+            at_start: all.at_start + one.at_start,
+            at_end: all.at_end.zip(one.at_end).map(|(all, one)| all + one),
+        })
+    }
+
     /// Whether a step's stop, or a cleanup elsewhere, failed or panicked.
     pub fn failed(&self) -> bool {
         self.cleanup_failures > 0
@@ -180,6 +201,9 @@ impl fmt::Display for ExitReport {
         let width = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         for step in &self.steps {
             write!(f, "  {:width$}  {:>7}  {}", step.name, short(step.time), told(&step.outcome))?;
+            if let Some(in_flight) = step.in_flight {
+                write!(f, "; {in_flight}")?;
+            }
             for note in &step.notes {
                 write!(f, "; {note}")?;
             }
@@ -193,6 +217,16 @@ impl fmt::Display for ExitReport {
             writeln!(f, "  abandoned: {what}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in flight then", self.at_start)?;
+        match self.at_end {
+            None => Ok(()),
+            Some(left) => write!(f, ", {left} at its end"),
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::escalation::{Level, StopSignal};
+use crate::word::Word;
 
 /// What made the program end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -186,33 +186,6 @@ pub struct StopCx {
 /// So long clients may still be sent here: told by who knows them, kept by the servers.
 pub(crate) type ListenUntil = Arc<Mutex<Option<Instant>>>;
 
-/// What a stop leaves for the report.
-#[derive(Default)]
-pub(crate) struct Word {
-    notes: Mutex<Vec<String>>,
-    abandoned: Mutex<Vec<String>>,
-    /// What the runtime still holds of it, which nobody waits for.
-    left: Mutex<Option<AbortHandle>>,
-}
-
-impl Word {
-    pub(crate) fn abort_later(&self, left: AbortHandle) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
-    }
-
-    pub(crate) fn take_left(&self) -> Option<AbortHandle> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    pub(crate) fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn take_abandoned(&self) -> Vec<String> {
-        std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 impl StopCx {
     /// When this step is cut off.
     pub fn deadline(&self) -> Instant {
@@ -277,12 +250,18 @@ impl StopCx {
 
     /// Leaves a line in the report under this step.
     pub fn note(&self, line: impl Into<String>) {
-        self.word.notes.lock().unwrap_or_else(PoisonError::into_inner).push(line.into());
+        self.word.note(line.into());
+    }
+
+    /// Says how many requests, messages or connections are in flight at this moment: in the report the first figure is
+    /// that of the start, the last one that of the end.
+    pub fn in_flight(&self, count: usize) {
+        self.word.in_flight(count);
     }
 
     /// Leaves word of something that was cut off; the exit status will say so.
     pub fn abandon(&self, what: impl Into<String>) {
-        self.word.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(what.into());
+        self.word.abandon(what.into());
     }
 }
 

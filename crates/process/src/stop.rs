@@ -148,6 +148,7 @@ async fn drain_lane(inner: &Inner, limit: Duration) -> Option<StepReport> {
         at,
         time: begun.elapsed(),
         limit,
+        in_flight: None,
         notes: Vec::new(),
         abandoned: abandoned.collect(),
     })

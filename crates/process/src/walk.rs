@@ -17,8 +17,9 @@ use crate::escalation::Level;
 use crate::part::StopFn;
 use crate::report::{StepOutcome, StepReport};
 use crate::stack::{self, Step, status_of};
-use crate::state::{StopCx, Word};
+use crate::state::StopCx;
 use crate::stop::{cut, finished, outcome_of, told};
+use crate::word::Word;
 
 /// How long a step may be in its first turn, whatever its time: most are done with it, and none that can be is
 /// called abandoned because others have used everything up.
@@ -253,6 +254,7 @@ impl Now {
     pub(crate) fn report(self, inner: &Inner, outcome: StepOutcome, held_by: Vec<String>) -> StepReport {
         let Now { mut step, begun, limit, word, .. } = self;
         step.registration.finish(finished(&outcome));
+        let said = word.take();
         StepReport {
             name: step.name.to_string(),
             kind: step.kind,
@@ -261,8 +263,9 @@ impl Now {
             at: inner.since_trigger(begun),
             time: begun.elapsed(),
             limit,
-            notes: word.take_notes(),
-            abandoned: word.take_abandoned().into_iter().chain(held_by).collect(),
+            in_flight: said.in_flight,
+            notes: said.notes,
+            abandoned: said.abandoned.into_iter().chain(held_by).collect(),
         }
     }
 }

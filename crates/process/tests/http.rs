@@ -160,7 +160,10 @@ async fn what_is_in_flight_is_finished() {
     server.feed.send("last").await.unwrap();
     drop(server.feed);
     assert!(read_until(&mut slow, "0\r\n\r\n").await.contains("last"));
-    assert_eq!(server.ended.await.unwrap().code, 0);
+    let report = server.ended.await.unwrap();
+    assert_eq!(report.code, 0);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["steps"][0]["in_flight"], serde_json::json!({ "at_start": 1, "at_end": 0 }));
 }
 
 #[tokio::test]
@@ -177,6 +180,9 @@ async fn what_is_in_flight_at_the_deadline_is_cut_and_named() {
     assert!(abandoned[0].contains("GET /stream from 127.0.0.1"), "{abandoned:?}");
     assert!(abandoned[0].contains("5 bytes of body handed over"), "{abandoned:?}");
     assert!(report.total < Duration::from_millis(1_600), "{:?}", report.total);
+    let in_flight = report.in_flight().unwrap();
+    assert_eq!((in_flight.at_start, in_flight.at_end), (1, Some(1)));
+    assert!(report.line().contains(" in_flight=1 in_flight_at_end=1 "), "{}", report.line());
     drop(server.feed);
 }
 

@@ -19,7 +19,7 @@ pub(crate) async fn drain(
     mut cx: StopCx,
 ) -> Result<(), Error> {
     give_up_on_exit(shared, &cx);
-    let in_flight = shared.in_flight().len();
+    cx.in_flight(shared.in_flight().len());
     // Kept back for closing what is cut, and for saying so.
     let deadline = cx.deadline() - (cx.remaining() / 20).min(Duration::from_millis(200));
 
@@ -62,11 +62,8 @@ pub(crate) async fn drain(
     }
     // A handler that blocks its thread cannot be cut: it is named, not waited for.
     let _ = tokio::time::timeout_at(deadline + (cx.deadline() - deadline) / 2, shared.none_open()).await;
-    cx.note(format!(
-        "listener open {:.1} s longer; {in_flight} in flight then, {} cut",
-        held.as_secs_f64(),
-        cut.len()
-    ));
+    cx.in_flight(cut.len());
+    cx.note(format!("listener open {:.1} s longer", held.as_secs_f64()));
     Ok(())
 }
 
