@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use crate::part::{Part, Started, Status, Stop};
 use crate::ready;
 use crate::reload::Reload;
 use crate::report::StepKind;
-use crate::stack::{Stack, Step, status_of};
+use crate::stack::{Stack, Step, let_go, status_of};
 use crate::starting::Starting;
 use crate::state::{StopControl, StopCx, Trigger};
 use crate::stop;
 use crate::systemd::Systemd;
+use crate::time_left::Changes;
 use crate::word::Word;
 
 /// The running program, as its body and its parts see it. Cheap to clone.
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) driven: AtomicBool,
     /// The thread that polls `run`, where only that one can; else 0.
     pub(crate) run_thread: AtomicUsize,
+    /// Made for this run, whose end waits for its threads.
+    pub(crate) own_runtime: AtomicBool,
     /// It was said that the stop has begun.
     pub(crate) announced: AtomicBool,
     /// Everything has started.
@@ -57,10 +60,10 @@ pub(crate) struct Inner {
     pub(crate) listeners: Listeners,
     /// Held by an upgrade that is under way.
     pub(crate) upgrading: tokio::sync::Mutex<()>,
+    /// The generation that is starting; 0 for none.
+    pub(crate) successor: AtomicU32,
     pub(crate) systemd: Systemd,
-    /// What was added to the budget, in microseconds; and of that what systemd was told.
-    extension: AtomicU64,
-    told_extension: AtomicU64,
+    pub(crate) changes: Changes,
     /// What is being stopped at this moment, for the last words of a process that is cut.
     current: Mutex<Current>,
 }
@@ -83,6 +86,7 @@ impl App {
                 code: AtomicU8::new(0),
                 driven: AtomicBool::new(false),
                 run_thread: AtomicUsize::new(0),
+                own_runtime: AtomicBool::new(false),
                 announced: AtomicBool::new(false),
                 ready: AtomicBool::new(false),
                 is_ready: tokio::sync::Notify::new(),
@@ -92,9 +96,9 @@ impl App {
                 last: Last::default(),
                 listeners: Listeners::default(),
                 upgrading: tokio::sync::Mutex::default(),
+                successor: AtomicU32::new(0),
                 systemd,
-                extension: AtomicU64::new(0),
-                told_extension: AtomicU64::new(0),
+                changes: Changes::default(),
                 current: Mutex::default(),
             }),
         }
@@ -225,8 +229,8 @@ impl Inner {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *current, next);
         drop(current);
-        // Without the lock: it may hold anything.
-        drop(before);
+        // Without the lock: it may hold anything, and panic when that is dropped.
+        let_go(before.status);
     }
 
     pub(crate) fn current(&self) -> String {
@@ -237,16 +241,6 @@ impl Inner {
     pub(crate) fn current_status(&self) -> Vec<String> {
         let status = self.current.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
         status.map_or_else(Vec::new, |status| status_of(&status))
-    }
-
-    /// What the stop may take, all in all.
-    pub(crate) fn budget(&self) -> Duration {
-        self.grace.budget() + Duration::from_micros(self.extension.load(Ordering::Acquire))
-    }
-
-    /// What steps may take that come when the budget is spent: half of the margin to the kill.
-    pub(crate) fn overtime(&self) -> Duration {
-        self.budget() + (self.grace.time - self.grace.budget()) / 2
     }
 
     /// What a step is told that has until `deadline`.
@@ -263,30 +257,6 @@ impl Inner {
     /// From what began the stop to this moment.
     pub(crate) fn since_trigger(&self, now: tokio::time::Instant) -> Duration {
         self.control.now().begun.map_or(Duration::ZERO, |(_, began)| now.saturating_duration_since(began))
-    }
-
-    /// Where the platform can be told that the stop goes on, what has ended well gives its time back to what comes
-    /// later: up to twice the grace, all in all.
-    pub(crate) fn give_back(&self, time: Duration) {
-        if !self.systemd.is_there() {
-            return;
-        }
-        let most = u64::try_from(self.grace.time.as_micros()).unwrap_or(u64::MAX);
-        let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let before = self.extension.load(Ordering::Acquire);
-        // One thread stops at a time.
-        let extension = before.saturating_add(time).min(most);
-        self.extension.store(extension, Ordering::Release);
-        // Thousands of tasks that end at once have nothing to tell.
-        let news = extension.saturating_sub(self.told_extension.load(Ordering::Relaxed));
-        let handed_over = matches!(self.control.now().why(), Trigger::HandedOver { .. });
-        if news < 100_000 || handed_over {
-            return;
-        }
-        self.told_extension.store(extension, Ordering::Relaxed);
-        let began = self.control.now().begun.map_or_else(tokio::time::Instant::now, |(_, at)| at);
-        let left = (began + self.budget()).saturating_duration_since(tokio::time::Instant::now());
-        self.systemd.takes(left + (self.grace.time - self.grace.budget()));
     }
 
     pub(crate) fn floors(&self) -> Duration {

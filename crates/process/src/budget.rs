@@ -30,7 +30,7 @@ pub struct Grace {
 }
 
 /// Ten years: any clock can be told to wait for so long.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Grace {
     /// A grace that the program states itself.
@@ -48,8 +48,16 @@ impl Grace {
     /// The value of [`GRACE_ENV`] when it is not a duration.
     pub fn discover(env: impl Fn(&str) -> Option<String>, is_pid_1: bool) -> Result<Grace, InvalidDuration> {
         if let Some(text) = env(GRACE_ENV) {
-            return Ok(Grace { time: parse_duration(&text)?.min(LONGEST), from: "EPILOGUE_GRACE" });
+            return Ok(Grace::in_the_environment(parse_duration(&text)?));
         }
+        Ok(Grace::of_the_platform(env, is_pid_1))
+    }
+
+    pub(crate) fn in_the_environment(time: Duration) -> Grace {
+        Grace { time: time.min(LONGEST), from: "EPILOGUE_GRACE" }
+    }
+
+    pub(crate) fn of_the_platform(env: impl Fn(&str) -> Option<String>, is_pid_1: bool) -> Grace {
         let (seconds, from) = if env("KUBERNETES_SERVICE_HOST").is_some() {
             (30, "Kubernetes' default")
         } else if is_pid_1 {
@@ -57,7 +65,7 @@ impl Grace {
         } else {
             (30, "the default")
         };
-        Ok(Grace { time: Duration::from_secs(seconds), from })
+        Grace { time: Duration::from_secs(seconds), from }
     }
 
     /// What may be spent: the grace less a fifteenth, at least 0.5 s and at most 2 s. A stop that
@@ -77,14 +85,21 @@ pub fn limit(left: Duration, floor: Duration, cap: Option<Duration>, later: Dura
 
 /// A text that is not a duration such as `30s`, `500ms`, `1.5s` or `2m`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a duration; write it like 30s, 500ms or 2m")]
+#[error("{text:?} is not a duration{}; write it like 30s, 500ms or 2m", without_unit(text))]
 pub struct InvalidDuration {
     /// The text as it was given.
     pub text: String,
 }
 
-/// Reads a duration: a number, and `ms`, `s`, `m` or `h`. A bare number is refused: it would be
-/// guessed.
+fn without_unit(text: &str) -> &'static str {
+    match text.trim().parse::<f64>() {
+        Ok(_) => ": it has no unit",
+        Err(_) => "",
+    }
+}
+
+/// Reads a duration: a number, and `ms`, `s`, `m` or `h`; or several, as in `1m30s`. A bare number is refused: it would
+/// be guessed.
 ///
 /// # Errors
 ///
@@ -101,18 +116,31 @@ pub struct InvalidDuration {
 /// ```
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let invalid = || InvalidDuration { text: text.to_owned() };
-    let trimmed = text.trim();
-    let unit_at = trimmed.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(invalid)?;
-    let (number, unit) = trimmed.split_at(unit_at);
+    let mut rest = text.trim();
+    let mut sum = Duration::ZERO;
+    loop {
+        let (one, after) = first_of(rest).ok_or_else(invalid)?;
+        sum = sum.checked_add(one).ok_or_else(invalid)?;
+        rest = after;
+        if rest.is_empty() {
+            return Ok(sum);
+        }
+    }
+}
+
+/// The first number with its unit, and what comes after.
+fn first_of(text: &str) -> Option<(Duration, &str)> {
+    let (number, rest) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let (unit, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len()));
     let seconds_per_unit = match unit {
         "ms" => 0.001,
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(invalid()),
+        _ => return None,
     };
-    let number: f64 = number.trim().parse().map_err(|_| invalid())?;
-    Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| invalid())
+    let number: f64 = number.trim().parse().ok()?;
+    Some((Duration::try_from_secs_f64(number * seconds_per_unit).ok()?, rest.trim_start()))
 }
 
 #[cfg(test)]
@@ -159,10 +187,14 @@ mod tests {
 
     #[test]
     fn durations_name_their_unit() {
-        for text in ["", "30", "s", "-1s", "1 fortnight", "nans", "1e999s"] {
+        for text in ["", "30", "s", "-1s", "1 fortnight", "nans", "1e999s", "1m30", "1m-5s", "1e18h1e18h"] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
         assert_eq!(parse_duration("250ms").unwrap(), FLOOR);
         assert_eq!(parse_duration(" 2m ").unwrap(), s(120));
+        assert_eq!(parse_duration("1m30s").unwrap(), s(90));
+        assert_eq!(parse_duration("1h 0.5s 500ms").unwrap(), s(3601));
+        let said = parse_duration("10").unwrap_err().to_string();
+        assert_eq!(said, r#""10" is not a duration: it has no unit; write it like 30s, 500ms or 2m"#);
     }
 }

@@ -23,10 +23,11 @@ static LISTED: AtomicBool = AtomicBool::new(false);
 /// reads stderr may be slow, and the next signal must not wait for either. Whoever asks while one is being told
 /// is told next, all of them at once.
 pub(crate) fn begin(inner: &Arc<Inner>, asked_by: &str) {
+    let stopping = inner.control.now().stopping();
     let head = format!("epilogue: pid {}, asked by {asked_by}: {}", std::process::id(), doing(inner));
     {
         let mut telling = telling();
-        telling.next = Some((Arc::clone(inner), head));
+        telling.next = Some(Question { inner: Arc::clone(inner), head, stopping });
         if std::mem::replace(&mut telling.busy, true) {
             return;
         }
@@ -45,7 +46,14 @@ pub(crate) fn told(limit: Duration) {
 #[derive(Default)]
 struct Telling {
     busy: bool,
-    next: Option<(Arc<Inner>, String)>,
+    next: Option<Question>,
+}
+
+/// What was to be seen when it was asked.
+struct Question {
+    inner: Arc<Inner>,
+    head: String,
+    stopping: bool,
 }
 
 static TELLING: Mutex<Telling> = Mutex::new(Telling { busy: false, next: None });
@@ -63,13 +71,13 @@ fn tell_all() {
             telling.next.take()
         };
         TOLD.notify_all();
-        let Some((inner, head)) = next else { return };
-        os::say(&text(&inner, head));
+        let Some(Question { inner, head, stopping }) = next else { return };
+        os::say(&text(&inner, head, stopping));
     }
 }
 
-fn text(inner: &Inner, mut text: String) -> String {
-    if inner.control.now().stopping() {
+fn text(inner: &Inner, mut text: String, stopping: bool) -> String {
+    if stopping {
         section(&mut text, "what that is busy with", inner.current_status());
     }
     section(
@@ -91,10 +99,10 @@ fn doing(inner: &Inner) -> String {
     let state = inner.control.now();
     let starting = inner.starting.tell();
     let Some((trigger, since)) = state.begun else {
-        return if starting.is_empty() {
-            "running".into()
-        } else {
-            format!("starting {}", starting.join("; "))
+        return match (starting.is_empty(), inner.ready.load(Ordering::Acquire)) {
+            (false, _) => format!("starting {}", starting.join("; ")),
+            (true, true) => "running".into(),
+            (true, false) => "running, not ready yet (App::ready)".into(),
         };
     };
     let level = format!("{:?}", state.level).to_lowercase();

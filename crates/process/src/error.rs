@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Any error, as bodies, parts and stops return it. Made by `?` from every error type.
+/// Any error, as bodies, parts and stops return it. Made by `?` from every type that is a [`std::error::Error`], and by
+/// [`from_boxed`](Error::from_boxed) from what is not one: `Box<dyn Error>`, `anyhow::Error`.
 ///
 /// Not itself a `std::error::Error`, so that the conversion can be this wide; `Display` shows the
 /// error with its sources, `: ` between them.
@@ -19,6 +20,23 @@ impl Error {
     /// An error of words alone.
     pub fn msg(message: impl Into<String>) -> Error {
         Error(Kind::Message(message.into()))
+    }
+
+    /// An error in a box, which is no error type itself; of `anyhow`'s too.
+    ///
+    /// ```
+    /// # use epilogue_process::Error;
+    /// fn parse(text: &str) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
+    ///     Ok(text.parse()?)
+    /// }
+    ///
+    /// fn port() -> Result<u16, Error> {
+    ///     parse("http").map_err(Error::from_boxed)        // of anyhow: |error| Error::from_boxed(error.into())
+    /// }
+    /// assert_eq!(port().unwrap_err().to_string(), "invalid digit found in string");
+    /// ```
+    pub fn from_boxed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+        Error(Kind::Other(error))
     }
 
     /// The same error, with words on where it happened before it.

@@ -31,10 +31,7 @@ static INHERITED: Mutex<Option<Inherited>> = Mutex::new(None);
 pub(crate) fn take(name: &str, wanted: &[SocketAddr]) -> io::Result<Option<TcpListener>> {
     let mut inherited = inherited();
     let Some(all) = inherited.as_mut() else { return Ok(None) };
-    let by_address = |fd: &OwnedFd| {
-        let listener = fd.try_clone().and_then(descriptors::into_listener);
-        listener.and_then(|listener| listener.local_addr()).is_ok_and(|at| wanted.contains(&at))
-    };
+    let by_address = |fd: &OwnedFd| address(fd).is_some_and(|at| wanted.contains(&at));
     let key = match all.by_name.contains_key(name) {
         true => Some(name.to_owned()),
         false if all.of_systemd => {
@@ -92,6 +89,21 @@ pub(crate) fn look_now() {
     drop(inherited());
 }
 
+/// What is left open for this program, and was not taken so far: name and address.
+pub(crate) fn not_taken() -> Vec<String> {
+    let inherited = inherited();
+    let all = inherited.as_ref().map(|all| all.by_name.iter()).into_iter().flatten();
+    let told = |(name, fd): (&String, &OwnedFd)| {
+        let address = address(fd).map_or_else(|| "?".to_owned(), |address| address.to_string());
+        format!("{name} at {address}")
+    };
+    all.map(told).collect()
+}
+
+fn address(fd: &OwnedFd) -> Option<SocketAddr> {
+    fd.try_clone().and_then(descriptors::into_listener).and_then(|listener| listener.local_addr()).ok()
+}
+
 fn inherited() -> MutexGuard<'static, Option<Inherited>> {
     static LOOKED: Once = Once::new();
     let mut inherited = INHERITED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,6 +117,7 @@ fn look() -> Option<Inherited> {
     if let Some((handed, text)) = handed
         && handed.from_pid == std::os::unix::process::parent_id()
     {
+        os::signs_with_its_pid();
         let ready = taken("the pipe", handed.ready);
         let by_name = handed.listeners.into_iter().filter_map(|(name, fd)| Some((name, taken(&text, fd)?)));
         let (by_name, taken) = (by_name.collect(), Vec::new());

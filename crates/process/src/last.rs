@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use epilogue_scope::record::Registration;
-use tokio::time::Instant;
 
 use crate::app::{App, Inner};
 use crate::budget;
@@ -85,13 +84,11 @@ impl App {
 
 /// Runs them, and puts them into the report.
 pub(crate) async fn pay(inner: &Arc<Inner>, report: &mut ExitReport) {
-    let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
     while let Some(pending) = inner.last.pop() {
         let step = pending.into_step(Arc::new(report.clone()));
         inner.set_current(&step.name, None);
-        let left = (began + inner.budget()).saturating_duration_since(Instant::now());
-        let limit = budget::limit(left, budget::CLEANUP_FLOOR, None, inner.last.floors());
-        report.steps.push(stop::stop_one(inner, step, limit).await);
+        let limit = budget::limit(inner.time_left(), budget::CLEANUP_FLOOR, None, inner.last.floors());
+        report.steps.push(stop::stop_one(inner, step, limit.max(inner.first_turn())).await);
     }
     inner.set_current("", None);
 }

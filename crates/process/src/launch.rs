@@ -68,6 +68,7 @@ where
             return ExitCode::FAILURE;
         }
     };
+    app.inner.own_runtime.store(true, Ordering::Relaxed);
     let report = own.runtime.block_on(run::run_listening(&app, signals, body));
     // What is dropped with it comes to the lane, and is waited for before the process dies of a signal; an exit
     // waits by itself.

@@ -64,6 +64,7 @@ mod os;
 mod panic_hook;
 mod part;
 mod plan;
+mod program;
 mod ready;
 mod reload;
 mod report;
@@ -81,6 +82,7 @@ mod systemd;
 mod tasks;
 #[cfg(feature = "tcp")]
 pub mod tcp;
+mod time_left;
 mod upgrade;
 mod walk;
 mod word;

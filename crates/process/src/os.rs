@@ -1,6 +1,7 @@
 //! The one place where this crate speaks to the operating system: signals, their default action,
 //! the end of the process. Linux.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -114,7 +115,31 @@ pub(crate) fn monotonic() -> std::time::Duration {
 
 /// Prints a line on stderr. A closed stderr leaves nobody to tell, and is no reason to panic.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", signed(line));
+}
+
+/// From now on another generation of the program may write to the same stderr: each says who speaks.
+pub(crate) fn signs_with_its_pid() {
+    SIGNS.store(true, Ordering::Release);
+}
+
+static SIGNS: AtomicBool = AtomicBool::new(false);
+
+/// What is said as `epilogue: …`, as `epilogue[4711]: …` where others say such things as well.
+pub(crate) fn signed(text: &str) -> Cow<'_, str> {
+    match text.strip_prefix("epilogue: ") {
+        Some(said) if SIGNS.load(Ordering::Acquire) => {
+            Cow::Owned(format!("epilogue[{}]: {said}", std::process::id()))
+        }
+        _ => Cow::Borrowed(text),
+    }
+}
+
+/// Whether this is the command of `epilogue run`, which takes its end for that of the scope.
+pub(crate) fn is_wrapped() -> bool {
+    let parent = std::os::unix::process::parent_id();
+    let named = || std::fs::read_to_string(format!("/proc/{parent}/comm"));
+    std::env::var_os("EPILOGUE_SCOPE").is_some() && named().is_ok_and(|name| name.trim() == "epilogue")
 }
 
 /// Prints a text on stdout, for whoever asked for it.
@@ -126,6 +151,7 @@ pub(crate) fn tell(text: &str) {
 /// The same for a process that must leave now: neither a full pipe nor a thread that holds the lock
 /// of stderr may keep it.
 pub(crate) fn say_now(text: &str) {
+    let text = signed(text);
     let mut ready = libc::pollfd { fd: 2, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one valid pollfd; then at most one pipe buffer's worth of `text`, which a writable
     // pipe takes without blocking.

@@ -186,8 +186,9 @@ impl fmt::Display for ExitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "epilogue: stopped in {} because {}; exit {}",
+            "epilogue: stopped in {}{} because {}; exit {}",
             short(self.total),
+            if self.level == "hurry" { ", in a hurry," } else { "" },
             self.trigger,
             // Whoever called `exit` chose its code; nobody else gets to know it.
             if self.trigger == Trigger::ProcessExit { "as called".to_owned() } else { self.code.to_string() }
@@ -200,7 +201,7 @@ impl fmt::Display for ExitReport {
         }
         let width = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         for step in &self.steps {
-            write!(f, "  {:width$}  {:>7}  {}", step.name, short(step.time), told(&step.outcome))?;
+            write!(f, "  {:width$}  {:>7}  {}", step.name, short(step.time), step.outcome)?;
             if let Some(in_flight) = step.in_flight {
                 write!(f, "; {in_flight}")?;
             }
@@ -230,12 +231,14 @@ impl fmt::Display for InFlight {
     }
 }
 
-fn told(outcome: &StepOutcome) -> String {
-    match outcome {
-        StepOutcome::Ok => "ok".to_owned(),
-        StepOutcome::Failed { error } => format!("FAILED: {error}"),
-        StepOutcome::Panicked { message } => format!("PANICKED: {message}"),
-        StepOutcome::Abandoned => "ABANDONED".to_owned(),
+impl fmt::Display for StepOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StepOutcome::Ok => f.write_str("ok"),
+            StepOutcome::Failed { error } => write!(f, "FAILED: {error}"),
+            StepOutcome::Panicked { message } => write!(f, "PANICKED: {message}"),
+            StepOutcome::Abandoned => f.write_str("ABANDONED"),
+        }
     }
 }
 

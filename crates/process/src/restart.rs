@@ -158,7 +158,7 @@ async fn stop_old(name: &str, stop: Stop) {
         word: Arc::default(),
         listen_until: Arc::default(),
     };
-    let mut running = tokio::spawn((stop.run)(cx));
+    let mut running = tokio::spawn(async move { (stop.run)(cx).await });
     let why = tokio::select! {
         stopped = &mut running => match stopped {
             Ok(Ok(())) => return,

@@ -24,7 +24,7 @@ use crate::options::{ExitStyle, Options, ReportAs};
 use crate::os;
 use crate::report::{ExitReport, StepReport};
 use crate::state::{ThreadMark, Trigger};
-use crate::{inherited, ready, signals, stop, systemd};
+use crate::{inherited, program, ready, signals, stop, systemd};
 
 /// Runs a program: its body, until it is to end; then the stop of everything the body started, in
 /// reverse; then returns the exit status for `main`.
@@ -123,6 +123,7 @@ where
 pub(crate) fn new_app(options: Options) -> App {
     if options.owns_process && options.environment {
         inherited::look_now();
+        program::program();
         systemd::is_the_units_process();
     }
     let grace = options.grace.clone().unwrap_or_else(|| discover_grace(options.environment));
@@ -353,7 +354,7 @@ fn tell(options: &Options, report: &ExitReport) {
     let bad = report.failed() || !report.abandoned().is_empty();
     if options.owns_process && (bad || !options.quiet) {
         // A closed stderr leaves nobody to tell.
-        let _ = std::io::stderr().write_all(told(options, report).as_bytes());
+        let _ = std::io::stderr().write_all(os::signed(&told(options, report)).as_bytes());
     }
     if let Some(path) = &options.report_file
         && let Err(error) = report.write_json(path)
@@ -374,16 +375,26 @@ fn told(options: &Options, report: &ExitReport) -> String {
 fn discover_grace(environment: bool) -> Grace {
     let env = |name: &str| std::env::var(name).ok().filter(|value| environment && !value.is_empty());
     let is_pid_1 = std::process::id() == 1;
-    let of_systemd =
-        if environment && env(budget::GRACE_ENV).is_none() { systemd::stop_timeout() } else { None };
-    if let Some(time) = of_systemd {
-        return Grace { time, from: "systemd's TimeoutStopSec" };
+    let stated = env(budget::GRACE_ENV).map(|text| budget::parse_duration(&text));
+    let wrong = stated.as_ref().and_then(|stated| stated.as_ref().err());
+    let unless_stated = || {
+        let of_systemd = environment.then(systemd::stop_timeout).flatten();
+        let time = of_systemd.map(|time| Grace { time, from: "systemd's TimeoutStopSec" });
+        let not_stated = |name: &str| if name == budget::GRACE_ENV { None } else { env(name) };
+        time.unwrap_or_else(|| Grace::of_the_platform(not_stated, is_pid_1))
+    };
+    let grace = match &stated {
+        Some(Ok(time)) => Grace::in_the_environment(*time),
+        _ => unless_stated(),
+    };
+    if let Some(wrong) = wrong {
+        let Grace { time, from } = &grace;
+        os::say(&format!(
+            "epilogue: {}: {wrong}; it is left aside, the grace is {time:.1?} ({from})",
+            budget::GRACE_ENV
+        ));
     }
-    Grace::discover(env, is_pid_1).unwrap_or_else(|invalid| {
-        let fallback = Grace::stated(Duration::from_secs(30));
-        os::say(&format!("epilogue: {}: {invalid}; going on with 30s", budget::GRACE_ENV));
-        fallback
-    })
+    grace
 }
 
 /// What a run holds of its process: signals, the exit hook, and the certainty of leaving.
@@ -483,11 +494,10 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
             }
             let began = Instant::now();
             drive_if_nobody_does(&inner, runtime_of_run.as_ref()).await;
-            let mut budget = inner.budget();
             loop {
-                tokio::time::sleep_until(began + budget + Duration::from_millis(250)).await;
-                let before = std::mem::replace(&mut budget, inner.budget());
-                if budget == before {
+                let before = inner.leaves_after();
+                tokio::time::sleep_until(began + before).await;
+                if inner.leaves_after() == before {
                     break;
                 }
             }
@@ -497,14 +507,12 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
             let mut stuck = inner.starting.tell();
             stuck.extend(Some(inner.current()).filter(|current| !current.is_empty()));
             let stuck = match stuck.is_empty() {
-                true if os::threads::somebody_reads_stdin() => {
-                    "a thread that reads standard input (`epilogue::main` does not wait for it)".to_owned()
-                }
-                true => "the runtime (a blocking thread?)".to_owned(),
+                true => held_by_the_runtime(&inner).to_owned(),
                 false => stuck.join(", "),
             };
             os::say_now(&format!(
-                "epilogue: the budget of {budget:.1?} is over; held by {stuck}; leaving now\n"
+                "epilogue: the budget of {:.1?} is over; held by {stuck}; leaving now\n",
+                inner.budget()
             ));
             os::exit_now(match inner.code.load(Ordering::Relaxed) {
                 0 => 124,
@@ -514,6 +522,14 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
     };
     if let Err(error) = std::thread::Builder::new().name("epilogue-budget".into()).spawn(watch) {
         os::say(&format!("epilogue: no thread to watch the budget: {error}"));
+    }
+}
+
+fn held_by_the_runtime(inner: &Inner) -> &'static str {
+    if !inner.own_runtime.load(Ordering::Relaxed) && os::threads::somebody_reads_stdin() {
+        "the runtime (a thread that reads standard input, for which `epilogue::main` does not wait?)"
+    } else {
+        "the runtime (a blocking thread?)"
     }
 }
 

@@ -23,6 +23,14 @@ pub(crate) struct Step {
     pub(crate) stop: Stop,
 }
 
+/// What somebody has registered is dropped, and may panic: said, and no more.
+pub(crate) fn let_go<T>(what: T) {
+    if let Err(caught) = epilogue_scope::catch(|| drop(what)) {
+        let message = caught.describe();
+        epilogue_scope::report::panicked("what a step held", &message as &(dyn std::any::Any + Send));
+    }
+}
+
 /// Steps in the order in which they started.
 #[derive(Default)]
 pub(crate) struct Stack {

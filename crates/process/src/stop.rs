@@ -86,7 +86,6 @@ fn is_alive(runtime: &Handle) -> bool {
 
 /// Stops everything on the stack, newest first.
 pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
-    let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
     let total = inner.grace.budget();
     if inner.floors() > total {
         os::say(&format!(
@@ -95,11 +94,10 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
             inner.floors()
         ));
     }
-    let mut reports = walk::down(inner, began).await;
-    let left = (began + inner.budget()).saturating_duration_since(Instant::now());
+    let mut reports = walk::down(inner).await;
     if inner.options.owns_process {
         inner.set_current("cleanups of dropped futures", None);
-        reports.extend(drain_lane(inner, left).await);
+        reports.extend(drain_lane(inner, inner.time_left().saturating_sub(inner.floors())).await);
     }
     inner.set_current("", None);
     reports
@@ -107,8 +105,7 @@ pub(crate) async fn pay(inner: &Arc<Inner>) -> Vec<StepReport> {
 
 /// Waits for what the body's dropped futures owe, as long as the steps do not need the time.
 pub(crate) async fn settle_debts(inner: &Inner, debts: &Debts) {
-    let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
-    let end = began + inner.grace.budget();
+    let end = inner.began() + inner.grace.budget();
     let limit = end.saturating_duration_since(Instant::now()).saturating_sub(inner.floors());
     tokio::select! {
         () = debts.paid() => {}
@@ -163,7 +160,10 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
     let inner = Arc::clone(inner);
     // There may be no runtime here, and the program's may be gone in a moment.
     lane::run_there(async move {
-        stop_one(&inner, step, Duration::from_secs(1)).await;
+        let report = stop_one(&inner, step, Duration::from_secs(1)).await;
+        if report.outcome != StepOutcome::Ok {
+            os::say(&format!("epilogue: {} ({}): {}", report.name, report.place, report.outcome));
+        }
     });
 }
 
@@ -174,7 +174,8 @@ pub(crate) async fn stop_one(inner: &Inner, mut step: Step, limit: Duration) -> 
     }
     let hurry_cap = step.stop.hurry_cap;
     let (now, run, cx) = Now::begin(inner, step, limit);
-    let mut running = tokio::spawn(run(cx));
+    // All of it: the closure may panic, or block, before it has made its future.
+    let mut running = tokio::spawn(async move { run(cx).await });
     let outcome = tokio::select! {
         joined = &mut running => joined.map_or_else(told, outcome_of),
         () = cut(inner, now.begun, limit, hurry_cap) => {

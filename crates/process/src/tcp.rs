@@ -90,7 +90,8 @@ impl<F> Serve<F> {
         self
     }
 
-    /// How long the listener stays open at most: 10 s or a third of the budget, whichever is less, unless set.
+    /// How long the listener stays open at most: 10 s or a third of the budget, whichever is less, unless set, and a
+    /// [minimum](Serve::hold_min) that is more.
     pub fn hold_max(mut self, hold: Duration) -> Self {
         self.times.hold_max = Some(hold);
         self
@@ -118,7 +119,7 @@ where
     async fn start(self) -> Result<Started<ServerHandle>, Error> {
         let Serve { listener, handler, times } = self;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::new(times));
+        let shared = Arc::new(Shared::new(times.within_reason()));
         let handler = Arc::new(handler);
         let begin = move |stream, place| drop(tokio::spawn(drive(stream, place, Arc::clone(&handler))));
         let accepting = tokio::spawn(accept::accept(listener, Arc::clone(&shared), begin));

@@ -1,11 +1,10 @@
 //! Upgrade: another generation of the program takes over the listeners, and this one stops when it is ready.
 
-use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,6 +13,7 @@ use crate::app::{App, Inner};
 use crate::error::Error;
 use crate::inherited::{self, HANDED_ENV};
 use crate::os::{self, descriptors};
+use crate::program::{Program, program};
 use crate::ready;
 use crate::state::Trigger;
 
@@ -27,13 +27,18 @@ impl App {
     /// kernel has queued there is the new one's. SIGUSR2 does the same. Returns the new generation's pid, with
     /// the stop under way.
     ///
-    /// While this generation is itself still starting, that is waited for first. The program that is started is what
-    /// is found now under the name that this one was started by; so a file that was replaced, or a link that leads
-    /// elsewhere by now, is the new version.
+    /// While this generation is itself still starting, that is waited for first; a body that calls this says that it
+    /// has [started](App::ready). One upgrade is under way at a time: whoever asks meanwhile waits for it, and gets
+    /// its pid if it takes over.
+    ///
+    /// The program that is started is what is found now under the name that this one was started by, as a path or by
+    /// `PATH`, in the directory and with the environment that it was started with; so a file that was replaced, or a
+    /// link that leads elsewhere by now, is the new version. Its `argv[0]` is that file from the root.
     ///
     /// # Errors
     ///
-    /// There is nothing to hand over; this is PID 1, with which its container would end; the new generation cannot
+    /// There is nothing to hand over; this is PID 1, with which its container would end, or the command of `epilogue
+    /// run`, whose scope would; the new generation cannot
     /// be started, ends before it is ready, or is not ready in [time](crate::Options::upgrade_limit), in which
     /// case it is ended. This one then goes on as it was. [Stopping](Error::is_stopping) once it stops.
     ///
@@ -45,6 +50,9 @@ impl App {
     ///
     /// Outside a tokio runtime.
     pub async fn upgrade(&self) -> Result<u32, Error> {
+        if ready::in_body(&self.inner) {
+            ready::begin(&self.inner);
+        }
         upgrade(&self.inner).await
     }
 }
@@ -53,6 +61,11 @@ impl App {
 pub(crate) fn begin(inner: &Arc<Inner>) {
     let Some(runtime) = inner.reload.runtime() else { return };
     let theirs = Arc::clone(inner);
+    match inner.successor.load(Ordering::Acquire) {
+        0 if inner.ready.load(Ordering::Acquire) => {}
+        0 => os::say("epilogue: upgrade: waits until this generation has started everything (App::ready)"),
+        pid => os::say(&format!("epilogue: upgrade: pid {pid} is still starting; tried again if it fails")),
+    }
     drop(runtime.spawn(async move {
         if let Err(error) = upgrade(&theirs).await
             && !error.is_stopping()
@@ -65,18 +78,17 @@ pub(crate) fn begin(inner: &Arc<Inner>) {
 async fn upgrade(inner: &Arc<Inner>) -> Result<u32, Error> {
     let _turn = inner.upgrading.lock().await;
     if inner.control.now().stopping() {
-        return Err(Error::stopping());
+        return taken_over(inner);
     }
     // Both would start what only one can have.
-    ready::wait(inner).await?;
-    if std::process::id() == 1 {
-        return Err(Error::msg(
-            "this is PID 1, whose end is the end of its container: start another container",
-        ));
+    if ready::wait(inner).await.is_err() {
+        return taken_over(inner);
     }
+    is_its_own()?;
     let (child, ready) = start(inner)?;
     let pid = child.id();
-    os::say(&format!("epilogue: upgrade: pid {pid} is starting"));
+    os::say(&format!("epilogue: upgrade: pid {pid} is starting: {}", program().file.display()));
+    let _over = Successor::is(inner, pid);
     let why = tokio::select! {
         said = on_a_thread(move || inherited::read_word(ready)) => match said.flatten() {
             Some(taken) => {
@@ -102,6 +114,43 @@ async fn upgrade(inner: &Arc<Inner>) -> Result<u32, Error> {
         .context(format!("the new generation, pid {pid}")))
 }
 
+/// What whoever asked for an upgrade gets when the stop has begun by other means: what they asked for may have happened.
+fn taken_over(inner: &Inner) -> Result<u32, Error> {
+    match inner.control.now().why() {
+        Trigger::HandedOver { to_pid, .. } => Ok(to_pid),
+        _ => Err(Error::stopping()),
+    }
+}
+
+/// Whether nobody takes the end of this process for the end of the program.
+fn is_its_own() -> Result<(), Error> {
+    if std::process::id() == 1 {
+        return Err(Error::msg(
+            "this is PID 1, whose end is the end of its container: start another container",
+        ));
+    }
+    if os::is_wrapped() {
+        return Err(Error::msg("this is the command of `epilogue run`, whose end is the end of its scope"));
+    }
+    Ok(())
+}
+
+/// The generation that is starting, as long as nobody knows how that went.
+struct Successor<'a>(&'a Inner);
+
+impl Successor<'_> {
+    fn is(inner: &Inner, pid: u32) -> Successor<'_> {
+        inner.successor.store(pid, Ordering::Release);
+        Successor(inner)
+    }
+}
+
+impl Drop for Successor<'_> {
+    fn drop(&mut self) {
+        self.0.successor.store(0, Ordering::Release);
+    }
+}
+
 /// What blocks, on a thread that no runtime waits for.
 async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (tell, told) = oneshot::channel();
@@ -123,9 +172,13 @@ fn start(inner: &Inner) -> Result<(Child, std::io::PipeReader), Error> {
         words.push_str(&format!(";{name}={}", listener.as_raw_fd()));
         open.push(listener.into());
     }
-    let (program, arguments) = program();
-    let mut command = Command::new(&program);
-    command.args(arguments).env(HANDED_ENV, words);
+    let Program { file, directory } = program();
+    let mut command = Command::new(file);
+    command.args(std::env::args_os().skip(1)).env(HANDED_ENV, words);
+    if let Some(directory) = directory.as_ref().filter(|directory| directory.is_dir()) {
+        command.current_dir(directory);
+    }
+    os::signs_with_its_pid();
     // What was for this process alone.
     for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "EPILOGUE_RING"] {
         command.env_remove(name);
@@ -137,23 +190,8 @@ fn start(inner: &Inner) -> Result<(Child, std::io::PipeReader), Error> {
     // The copies are dropped with the command: what stays open is the child's.
     descriptors::leave_open(&mut command, open);
     let child = command.spawn();
-    let child = child.map_err(|error| Error::from(error).context(program.display().to_string()))?;
+    let child = child.map_err(|error| Error::from(error).context(file.display().to_string()))?;
     Ok((child, reader))
-}
-
-/// The program as it was named, if it is still there: what that leads to may be a newer one.
-fn program() -> (PathBuf, Vec<OsString>) {
-    let mut arguments = std::env::args_os();
-    let named = arguments.next().map(PathBuf::from).unwrap_or_default();
-    let found = named.components().count() > 1 && named.exists();
-    let program = if found { named } else { std::env::current_exe().map_or(named, |exe| replaced(&exe)) };
-    (program, arguments.collect())
-}
-
-/// The kernel names a file that was replaced like this.
-fn replaced(exe: &Path) -> PathBuf {
-    let text = exe.to_string_lossy();
-    text.strip_suffix(" (deleted)").map_or_else(|| exe.to_owned(), PathBuf::from)
 }
 
 /// Ends a generation that is not to take over.

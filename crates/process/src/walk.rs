@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
 use crate::app::Inner;
@@ -19,16 +20,13 @@ use crate::report::{StepOutcome, StepReport};
 use crate::stack::{self, Step, status_of};
 use crate::state::StopCx;
 use crate::stop::{cut, finished, outcome_of, told};
+use crate::time_left::FIRST_TURN;
 use crate::word::Word;
 
-/// How long a step may be in its first turn, whatever its time: most are done with it, and none that can be is
-/// called abandoned because others have used everything up.
-const FIRST_TURN: Duration = Duration::from_millis(50);
-
 /// Stops everything on the stack, and closes it.
-pub(crate) async fn down(inner: &Arc<Inner>, began: Instant) -> Vec<StepReport> {
+pub(crate) async fn down(inner: &Arc<Inner>) -> Vec<StepReport> {
     let mut reports = Vec::new();
-    while !walk(inner, began, &mut reports).await {}
+    while !walk(inner, &mut reports).await {}
     reports
 }
 
@@ -73,16 +71,16 @@ pub(crate) struct Now {
 }
 
 /// Whether the stack is empty. If not, a step has panicked or was given up, and somebody else walks on.
-async fn walk(inner: &Arc<Inner>, began: Instant, reports: &mut Vec<StepReport>) -> bool {
+async fn walk(inner: &Arc<Inner>, reports: &mut Vec<StepReport>) -> bool {
     let walk = Arc::new(Walk::default());
     let _given_up = GiveUpOnDrop(Arc::clone(&walk));
-    let mut walking = tokio::spawn(stop_all(Arc::clone(inner), Arc::clone(&walk), began));
+    let mut walking = tokio::spawn(stop_all(Arc::clone(inner), Arc::clone(&walk)));
     let whole = loop {
         let seen = walk.watch();
         let joined = tokio::select! {
             joined = &mut walking => Some(joined),
             () = walk.look.notified() => continue,
-            () = walk.time_is_over(inner, &seen, began) => None,
+            () = walk.time_is_over(inner, &seen) => None,
         };
         let outcome = match joined {
             Some(Ok(())) => break true,
@@ -110,8 +108,8 @@ struct Seen {
     hurry_cap: Duration,
 }
 
-async fn stop_all(inner: Arc<Inner>, walk: Arc<Walk>, began: Instant) {
-    while let Some((run, cx)) = walk.next(&inner, began) {
+async fn stop_all(inner: Arc<Inner>, walk: Arc<Walk>) {
+    while let Some((run, cx)) = walk.next(&inner) {
         let outcome = outcome_of(walk.noticing_its_first_turn(&inner, run(cx)).await);
         if !walk.ended(&inner, outcome) {
             return;
@@ -121,7 +119,7 @@ async fn stop_all(inner: Arc<Inner>, walk: Arc<Walk>, began: Instant) {
 
 impl Walk {
     /// Takes the next one off the stack.
-    fn next(&self, inner: &Inner, began: Instant) -> Option<(StopFn, StopCx)> {
+    fn next(&self, inner: &Inner) -> Option<(StopFn, StopCx)> {
         let mut step = {
             let state = self.lock();
             if state.given_up {
@@ -129,8 +127,7 @@ impl Walk {
             }
             inner.stack.pop()?
         };
-        let left = (began + inner.budget()).saturating_duration_since(Instant::now());
-        let limit = budget::limit(left, step.stop.floor, step.stop.cap, inner.floors());
+        let limit = budget::limit(inner.time_left(), step.stop.floor, step.stop.cap, inner.floors());
         let (hurry_cap, late) = (step.stop.hurry_cap, step.stop.notice.take());
         let (name, status) = (Arc::clone(&step.name), step.stop.status.clone());
         let (now, run, cx) = Now::begin(inner, step, limit);
@@ -158,7 +155,8 @@ impl Walk {
         let mut first = true;
         poll_fn(|cx| {
             let polled = step.as_mut().poll(cx);
-            if polled.is_pending() && std::mem::take(&mut first) {
+            // One that has had its share of the runtime's time is polled again at once: it waits for nothing.
+            if polled.is_pending() && has_budget_remaining() && std::mem::take(&mut first) {
                 self.first_turn_is_over(inner);
             }
             polled
@@ -175,17 +173,24 @@ impl Walk {
         }
     }
 
-    async fn time_is_over(&self, inner: &Inner, seen: &Seen, began: Instant) {
+    async fn time_is_over(&self, inner: &Inner, seen: &Seen) {
         cut(inner, seen.begun, seen.limit, seen.hurry_cap).await;
         let in_its_first_turn =
             self.lock().now.as_ref().is_some_and(|now| Some(now.step.id) == seen.id && !now.waits);
         if in_its_first_turn && inner.control.now().level < Level::Die {
-            tokio::time::sleep_until((seen.begun + FIRST_TURN).min(began + inner.overtime())).await;
+            let turn = FIRST_TURN.min(seen.limit.saturating_add(inner.first_turn()));
+            tokio::time::sleep_until(seen.begun + turn).await;
         }
     }
 
     /// Whether the one who walks may go on.
     fn ended(&self, inner: &Inner, outcome: StepOutcome) -> bool {
+        // While it is still this step's turn.
+        let status = self.lock().now.as_mut().and_then(|now| now.step.stop.status.take());
+        if status.is_some() {
+            inner.set_current("", None);
+            stack::let_go(status);
+        }
         let Some(now) = self.lock().now.take() else { return false };
         let (went_well, left) = (outcome == StepOutcome::Ok, now.word.take_left());
         // Without the lock: what it held is dropped, and may be anything.
@@ -252,13 +257,16 @@ impl Now {
     }
 
     pub(crate) fn report(self, inner: &Inner, outcome: StepOutcome, held_by: Vec<String>) -> StepReport {
-        let Now { mut step, begun, limit, word, .. } = self;
-        step.registration.finish(finished(&outcome));
+        let Now { step, begun, limit, word, .. } = self;
+        let Step { name, kind, place, mut registration, stop, .. } = step;
+        registration.finish(finished(&outcome));
+        stack::let_go(stop);
         let said = word.take();
+        inner.overran(begun.elapsed().saturating_sub(limit));
         StepReport {
-            name: step.name.to_string(),
-            kind: step.kind,
-            place: step.place.to_string(),
+            name: name.to_string(),
+            kind,
+            place: place.to_string(),
             outcome,
             at: inner.since_trigger(begun),
             time: begun.elapsed(),

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use epilogue_process::{App, Error, ExitStyle, Options, Started, main_with, part};
+use epilogue_process::{App, Error, ExitStyle, Options, Started, main_with, part, run_with};
+use epilogue_scope::guard;
 use epilogue_task::async_scope;
 use rig::{PROGRAM, a_person_waits, signal, start, start_as};
 
@@ -83,6 +84,29 @@ fn reloads(app: &App) {
         2 => std::panic::resume_unwind(Box::new("no such key")),
         turn => async move { if turn == 1 { Err(Error::msg("expired")) } else { Ok(()) } },
     });
+}
+
+/// What fails beside the steps is counted for the whole process: here no other test asks for it.
+#[tokio::test]
+async fn what_a_status_holds_may_panic_when_it_is_dropped_and_spoils_no_other_step() {
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        app.defer("oldest", async || Ok(()));
+        for name in ["older", "newer"] {
+            app.start(part(name, async || {
+                let holds = guard((), |()| std::panic::resume_unwind(Box::new("held")));
+                let status = move || vec![format!("{:?}", *holds)];
+                Ok(Started::new((), async |_| Ok(())).status(status))
+            }))
+            .await?;
+        }
+        Ok(())
+    })
+    .await;
+    let outcomes: Vec<_> =
+        report.steps.iter().map(|step| (step.name.as_str(), step.outcome.to_string())).collect();
+    let ok = || "ok".to_owned();
+    assert_eq!(outcomes, [("newer", ok()), ("older", ok()), ("oldest", ok())], "{report}");
+    assert_eq!((report.cleanup_failures, report.code), (2, 123), "{report}");
 }
 
 #[test]

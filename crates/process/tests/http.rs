@@ -360,13 +360,21 @@ async fn probes_tell_a_start_a_run_and_a_stop_apart() {
         assert_eq!(all().await, [503, 503, 200], "starting");
         app.ready();
         assert_eq!(all().await, [200, 200, 200], "running");
+        let mut kept = TcpStream::connect(probes).await?;
+        ask(&mut kept, "/live").await;
+        assert!(!read_until(&mut kept, "alive\n").await.to_lowercase().contains("connection: close"));
         app.defer("newer", async move || {
             assert_eq!(status(probes, "/ready").await, 503);
             assert_eq!(status(probes, "/live").await, 200);
+            ask(&mut kept, "/live").await;
+            let last = read_until(&mut kept, "alive\n").await.to_lowercase();
+            assert!(last.contains("connection: close"), "{last}");
             Ok(())
         });
         Ok(())
     })
     .await;
     assert_eq!(report.code, 0, "{report}");
+    // Nothing waits for whoever probes.
+    assert!(report.total < Duration::from_millis(300), "{report}");
 }

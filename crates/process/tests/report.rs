@@ -1,4 +1,4 @@
-//! The report: as text, as a line, as JSON, as events; and what runs when all of it is known.
+//! The report: as text, as a line, as JSON; and what runs when all of it is known.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -54,6 +54,29 @@ async fn what_runs_last_has_half_a_second_whatever_the_others_take_and_no_more_t
     assert!(report.abandoned()[0].starts_with("telemetry (crates/process/tests/report.rs:"), "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_last_is_isolated_and_bounded_from_its_first_line() {
+    let (go, blocked) = std::sync::mpsc::channel::<()>();
+    let report = run(S, async |app| {
+        app.defer_last("oldest", async |_| Ok(()));
+        app.defer_last("panics", |_| -> std::future::Ready<Result<(), Error>> {
+            std::panic::resume_unwind(Box::new("before it has a future"))
+        });
+        app.defer_last("blocks", move |_| {
+            let _ = blocked.recv();
+            std::future::ready(Ok(()))
+        });
+        Ok(())
+    })
+    .await;
+    drop(go);
+    let outcomes: Vec<_> =
+        report.steps.iter().map(|step| (step.name.as_str(), step.outcome.to_string())).collect();
+    let panicked = "PANICKED: before it has a future".to_owned();
+    let expected = [("blocks", "ABANDONED".into()), ("panics", panicked), ("oldest", "ok".into())];
+    assert_eq!(outcomes, expected, "{report}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn steps_say_when_their_turn_came() {
     let report = run(30 * S, async |app| {
@@ -88,68 +111,4 @@ async fn one_line_tells_it_all_and_stays_one_line() {
     assert!(line.contains(r#" failed="fails: two\nlines, \"quoted\"""#), "{line}");
     assert!(line.contains(" abandoned=\"hangs (crates/process/tests/report.rs:"), "{line}");
     assert_eq!(line.lines().count(), 1);
-}
-
-#[cfg(feature = "tracing")]
-mod events {
-    use super::*;
-    use std::fmt::Write;
-    use tracing::field::{Field, Visit};
-
-    /// Every event as text, kept.
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<String>>>);
-
-    struct Text(String);
-
-    impl Visit for Text {
-        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-            let _ = write!(self.0, " {field}={value:?}");
-        }
-    }
-
-    impl tracing::Subscriber for Kept {
-        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-            true
-        }
-
-        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-            tracing::span::Id::from_u64(1)
-        }
-
-        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-        fn event(&self, event: &tracing::Event<'_>) {
-            let mut text = Text(event.metadata().name().to_owned());
-            event.record(&mut text);
-            self.0.lock().unwrap().push(text.0);
-        }
-
-        fn enter(&self, _: &tracing::span::Id) {}
-
-        fn exit(&self, _: &tracing::span::Id) {}
-    }
-
-    #[test]
-    fn the_exit_is_an_event_before_telemetry_is_flushed() {
-        let kept = Kept::default();
-        let theirs = kept.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tracing::subscriber::with_default(kept.clone(), || {
-            runtime.block_on(run(30 * S, async |app| {
-                app.defer("pool", async || Ok(()));
-                app.defer_last("telemetry", async move |_| {
-                    theirs.0.lock().unwrap().push("flushed".into());
-                    Ok(())
-                });
-                Ok(())
-            }));
-        });
-        let events = kept.0.lock().unwrap().clone();
-        let names: Vec<_> = events.iter().map(|event| event.split(' ').next().unwrap()).collect();
-        assert_eq!(names, ["epilogue.stopping", "epilogue.step", "epilogue.exit", "flushed"], "{events:?}");
-        assert!(events[2].contains(" code=0 trigger=the body returned"), "{}", events[2]);
-    }
 }

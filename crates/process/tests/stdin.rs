@@ -90,5 +90,5 @@ fn with_a_runtime_of_somebody_elses_it_is_named_when_the_budget_is_over() {
     let (code, took, said, _) = stopped("run");
     assert_eq!(code, Some(124), "{said}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    assert!(said.contains("held by a thread that reads standard input"), "{said}");
+    assert!(said.contains("held by the runtime (a thread that reads standard input, "), "{said}");
 }

@@ -357,6 +357,38 @@ async fn tasks_are_dropped_newest_first_and_one_whose_drop_panics_or_blocks_keep
     assert_eq!(report.code, 124);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn first_turns_take_nothing_from_what_older_steps_are_left() {
+    let (go, blocked) = std::sync::mpsc::channel::<()>();
+    let (_, report) = run_with(options().grace(Duration::from_secs(2)), async |app: &App| {
+        app.defer("releases", async || {
+            tokio::time::sleep(Duration::from_millis(450)).await;
+            Ok(())
+        });
+        let parked = Arc::new(tokio::sync::Barrier::new(6));
+        for _ in 0..5 {
+            let parked = parked.clone();
+            app.spawn("slow to drop", async move {
+                let _slow = OnDrop(|| std::thread::sleep(Duration::from_millis(20)));
+                parked.wait().await;
+                std::future::pending::<()>().await;
+            });
+        }
+        parked.wait().await;
+        app.defer("blocks", async move || {
+            let _ = blocked.recv();
+            Ok(())
+        });
+        Ok(())
+    })
+    .await;
+    drop(go);
+    let after = &report.steps[1..];
+    assert!(after.len() == 6 && after.iter().all(|step| step.outcome == StepOutcome::Ok), "{report}");
+    // The budget is 1.5 s, and a process ends a quarter of a second later.
+    assert!(report.total < Duration::from_millis(1_750), "{report}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_step_that_starts_more_is_not_over_before_that_has_stopped_too() {
     let log = Arc::new(Mutex::new(Vec::new()));

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -36,10 +37,20 @@ fn program() {
             }))
             .await?;
         }
-        let listener = app.listener("http", "127.0.0.1:0").await?;
+        if name == "moves" {
+            std::env::set_current_dir("/")?;
+        }
+        let listener = match again && name == "elsewhere" {
+            true => app.listener("http", "127.0.0.1:1").await?,
+            false => app.listener("http", "127.0.0.1:0").await?,
+        };
         println!("at {}", listener.local_addr()?);
         let router = Router::new().route("/", get(|| async { std::process::id().to_string() }));
         app.start(http::serve(listener, router).readiness("/ready")).await?;
+        if !again && name == "asks-itself" {
+            let (one, other) = tokio::join!(app.upgrade(), app.upgrade());
+            println!("both {}", one? == other?);
+        }
         Ok(())
     });
     std::process::exit(i32::from(code != ExitCode::SUCCESS));
@@ -49,7 +60,7 @@ struct Running {
     child: std::process::Child,
     lines: BufReader<std::process::ChildStdout>,
     address: SocketAddr,
-    file: std::path::PathBuf,
+    file: PathBuf,
 }
 
 fn start(program: &str, before: &[&str], stdin: Option<OwnedFd>) -> Running {
@@ -57,15 +68,19 @@ fn start(program: &str, before: &[&str], stdin: Option<OwnedFd>) -> Running {
     if let Some(stdin) = stdin {
         command.stdin(stdin);
     }
-    let mut child = command.spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap());
-    let address = ([0, 0, 0, 0], 0).into();
-    let mut running = Running { child, lines, address, file };
-    running.address = running.next_address();
-    running
+    Running::of(command, file)
 }
 
 impl Running {
+    fn of(mut command: Command, file: PathBuf) -> Running {
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let address = ([0, 0, 0, 0], 0).into();
+        let mut running = Running { child, lines, address, file };
+        running.address = running.next_address();
+        running
+    }
+
     /// Where the next generation says that it listens.
     fn next_address(&mut self) -> SocketAddr {
         let mut line = String::new();
@@ -93,7 +108,7 @@ impl Running {
 impl Running {
     /// The pid of the generation that has taken over.
     fn upgraded(&mut self) -> u32 {
-        let told = self.hear(" is starting");
+        let told = self.hear(" is starting: ");
         let pid = told.rsplit_once("upgrade: pid ").unwrap().1.split(' ').next().unwrap().to_owned();
         self.hear(&format!("stopping because pid {pid} has taken over"));
         pid.parse().unwrap()
@@ -224,6 +239,68 @@ fn a_stop_in_the_middle_of_an_upgrade_ends_both_generations() {
     end(running.child.id());
     let said = running.all_ended();
     assert_eq!(running.child.wait().unwrap().code(), Some(0), "{said}");
+}
+
+/// By a link, as a relative path from a directory that the program has left, or by `PATH`; it leads to another file now.
+#[test]
+fn the_next_generation_is_what_the_name_of_this_one_leads_to_by_now() {
+    for way in ["./cur", "cur"] {
+        let (template, file) = rig::command("moves", &[]);
+        let this = std::env::current_exe().unwrap();
+        let dir = std::env::temp_dir().join(format!("epilogue-link-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink(&this, dir.join("cur")).unwrap();
+        let mut command = Command::new(way);
+        command.current_dir(&dir).args(template.get_args());
+        command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if way == "cur" {
+            command.env("PATH", &dir);
+        }
+        command.stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut running = Running::of(command, file);
+        let newer = dir.join("newer");
+        std::fs::copy(&this, &newer).unwrap();
+        std::fs::remove_file(dir.join("cur")).unwrap();
+        std::os::unix::fs::symlink(&newer, dir.join("cur")).unwrap();
+        rig::signal(running.child.id(), libc::SIGUSR2);
+        let next = running.upgraded();
+        assert_eq!(std::fs::read_link(format!("/proc/{next}/exe")).unwrap(), newer, "{way}");
+        end(next);
+        running.all_ended();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
+
+#[test]
+fn a_body_that_upgrades_has_started_and_whoever_asks_meanwhile_gets_the_same() {
+    let mut running = start("asks-itself", &[], None);
+    let next = running.upgraded();
+    let mut line = String::new();
+    while !line.starts_with("both ") {
+        line.clear();
+        assert!(running.lines.read_line(&mut line).unwrap() > 0);
+    }
+    assert_eq!(line, "both true\n");
+    end(next);
+    running.all_ended();
+}
+
+#[test]
+fn a_listener_that_was_handed_over_stays_where_it_is_and_both_generations_say_who_speaks() {
+    let mut running = start("elsewhere", &[], None);
+    rig::signal(running.child.id(), libc::SIGUSR2);
+    assert_eq!(running.next_address(), running.address);
+    let told = running.hear(" has taken over");
+    let pid = told.rsplit_once("because pid ").unwrap().1.split(' ').next().unwrap();
+    let at = running.address;
+    let says = format!(
+        "epilogue[{pid}]: listener \"http\" is open at {at} already, and stays there; asked for is \"127.0.0.1:1\""
+    );
+    assert!(told.contains(&says), "{told}");
+    assert!(told.contains(&format!("epilogue[{}]: stopping", running.child.id())), "{told}");
+    end(pid.parse().unwrap());
+    running.all_ended();
 }
 
 #[test]

@@ -115,8 +115,13 @@ pub(crate) fn lane_hangs() -> ExitCode {
 }
 
 pub(crate) fn lane_hangs_under_run() -> ExitCode {
-    let options = epilogue_process::Options::default().grace(Duration::from_secs(1));
-    let (code, _) = current_thread().block_on(epilogue_process::run_with(options, async |_: &App| {
+    let options = epilogue_process::Options::default().grace(Duration::from_secs(2));
+    let (code, _) = current_thread().block_on(epilogue_process::run_with(options, async |app: &App| {
+        app.defer_last("telemetry", async |_| {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            say("what runs last has its time");
+            Ok(())
+        });
         once(Box::pin(async_scope(async |s| {
             s.defer(async |_| pending::<()>().await);
             pending().await

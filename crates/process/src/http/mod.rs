@@ -165,7 +165,7 @@ impl Part for Serve {
     async fn start(self) -> Result<Started<ServerHandle>, Error> {
         let Serve { listener, router, paths, times } = self;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::new(times));
+        let shared = Arc::new(Shared::new(times.within_reason()));
         let paths = Arc::new(paths);
         let begin = move |stream, place| connection::spawn(stream, place, router.clone(), Arc::clone(&paths));
         let accepting = tokio::spawn(accept::accept(listener, Arc::clone(&shared), begin));

@@ -1,16 +1,19 @@
 //! Probes on a port of their own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use super::{Serve, serve};
 use crate::app::App;
 use crate::error::Error;
 use crate::inherited::is_taking_over;
-use crate::part::{Part, Started};
+use crate::part::{Part, Started, Stop};
+use crate::server::Times;
 use crate::state::Trigger;
 
 /// Answers the probes of a platform, from the first start to the last stop: start it first, so that it stops last.
@@ -22,7 +25,8 @@ use crate::state::Trigger;
 /// | `/live` | always | never: a program that stops in order is not to be killed for it |
 ///
 /// In an [upgrade](App::upgrade) the address serves throughout: a generation that starts while the one before still
-/// serves answers 200 from the first. Take the listener from [`App::listener`] then.
+/// serves answers 200 from the first. Take the listener from [`App::listener`] then. From the moment the stop begins
+/// every answer says `Connection: close`, so that a client that keeps its connection comes back to whoever serves then.
 ///
 /// A server that answers these paths itself ([`readiness`](crate::http::Serve::readiness)) needs none of this; a
 /// program without one, or with probes on another port, does.
@@ -71,14 +75,17 @@ impl Part for Probes {
             )
             .route("/ready", get(move || std::future::ready(ready(&app))))
             .route("/live", get(|| std::future::ready("alive\n")));
-        let serving = tokio::spawn(async move {
-            // It ends with the task.
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Started::new(address, async move |_| {
-            serving.abort();
-            Ok(())
-        }))
+        // Clients are told that their connection is the last as soon as the stop begins; nothing waits for them.
+        let times = Times {
+            quiet: Duration::ZERO,
+            hold_min: Some(Duration::ZERO),
+            hold_max: Some(Duration::ZERO),
+            idle_linger: Duration::from_millis(100),
+            ..Times::default()
+        };
+        let server = Serve { times, ..serve(listener, router) };
+        let Started { stop, .. } = server.start().await?;
+        Ok(Started { handle: address, stop: Stop { serves: false, ..stop } })
     }
 }
 

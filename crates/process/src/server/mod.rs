@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use connections::Shared;
 
+use crate::budget::LONGEST;
+
 /// The states of a server, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -43,6 +45,20 @@ impl Default for Times {
             hold_max: None,
             idle_linger: Duration::from_secs(1),
             stream_cap: None,
+        }
+    }
+}
+
+impl Times {
+    /// Whoever means for ever may say `Duration::MAX`: any clock can be told to wait for what is left of it.
+    pub(crate) fn within_reason(self) -> Times {
+        let short = |time: Duration| time.min(LONGEST);
+        Times {
+            quiet: short(self.quiet),
+            hold_min: self.hold_min.map(short),
+            hold_max: self.hold_max.map(short),
+            idle_linger: short(self.idle_linger),
+            stream_cap: self.stream_cap.map(short),
         }
     }
 }
