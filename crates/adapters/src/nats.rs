@@ -1,14 +1,14 @@
 //! A NATS subscriber that handles what has come before it goes.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::{Client, Message, Subscriber};
 use epilogue_process::{Error, Part, Started, StopCx};
-use futures_util::StreamExt;
-use tokio::sync::{Semaphore, watch};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::in_flight::InFlight;
@@ -21,7 +21,9 @@ use crate::in_flight::InFlight;
 /// deadline is named, and lost with what waits for its turn. What the server sends before it has heard of the stop is lost
 /// as well, as the client gives the subscription up at once; and so is what comes when 65,536 wait.
 ///
-/// A connection that is lost is made anew; at a stop without one only what is being handled is waited for.
+/// A connection that is lost is made anew. At a stop whose server does not answer within two seconds, what had come is
+/// handled and the step fails: whether the answers have arrived cannot be told. A user who may not use inboxes is never
+/// told that; what is written to the connection then counts as sent.
 ///
 /// # Examples
 ///
@@ -115,14 +117,16 @@ where
             None => client.subscribe(subject).await?,
         };
         // From now on messages are delivered. One that may not use inboxes does without.
-        if let Err(error) = heard(&client).await {
+        let echoes = heard(&client).await;
+        if let Err(error) = &echoes {
             say(&name, &format!("whether the subscription is known already cannot be told: {error}"));
         }
+        let server = Server { client: client.clone(), echoes: echoes.is_ok() };
         let in_flight = Arc::<InFlight>::default();
         let (tell, told) = watch::channel(false);
         let consumer = Consumer {
             name,
-            client: client.clone(),
+            server: server.clone(),
             in_flight: Arc::clone(&in_flight),
             turns: Arc::new(Semaphore::new(at_once)),
             handler: Arc::new(handler),
@@ -131,7 +135,7 @@ where
         let consuming = tokio::spawn(consumer.consume(subscriber, told));
         let handle = Subscribed { client: client.clone(), in_flight: Arc::clone(&in_flight) };
         let asked = Arc::clone(&in_flight);
-        let stop = async move |cx: StopCx| stop(&in_flight, turns, &client, consuming, cx).await;
+        let stop = async move |cx: StopCx| stop(&in_flight, turns, &server, consuming, cx).await;
         Ok(Started::new(handle, stop)
             .on_stopping(move || {
                 tell.send_replace(true);
@@ -143,6 +147,23 @@ where
 
 /// How long the server may take to answer at the start and at the stop.
 const ANSWER: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+struct Server {
+    client: Client,
+    /// It has sent back what was sent to an inbox.
+    echoes: bool,
+}
+
+impl Server {
+    /// Returns when it has heard all that was sent to it so far, as far as it can tell.
+    async fn hears(&self) -> Result<(), Error> {
+        if self.echoes {
+            return heard(&self.client).await;
+        }
+        within(async { Ok(self.client.flush().await?) }).await
+    }
+}
 
 /// Returns when the server has heard all that was sent to it so far.
 ///
@@ -159,13 +180,17 @@ async fn heard(client: &Client) -> Result<(), Error> {
         echo.unsubscribe().await?;
         Ok::<(), Error>(())
     };
+    within(echoed).await
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let late = |_| Err(Error::msg(format!("the server did not answer within {ANSWER:?}")));
-    tokio::time::timeout(ANSWER, echoed).await.unwrap_or_else(late)
+    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(late)
 }
 
 struct Consumer<F> {
     name: String,
-    client: Client,
+    server: Server,
     in_flight: Arc<InFlight>,
     turns: Arc<Semaphore>,
     handler: Arc<F>,
@@ -176,49 +201,56 @@ where
     F: Fn(Client, Message) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    async fn consume(self, mut subscriber: Subscriber, mut told: watch::Receiver<bool>) {
-        let mut goes_on = true;
+    /// Handles what comes until the stop begins, and then what has come. An error: the server did not hear of the end.
+    async fn consume(self, mut subscriber: Subscriber, mut told: watch::Receiver<bool>) -> Result<(), Error> {
         loop {
-            // A turn first: a message that is taken is handled, and what waits for one hears of the stop.
-            let next = async {
-                let turn = Arc::clone(&self.turns).acquire_owned().await;
-                (turn, subscriber.next().await)
-            };
-            let next = tokio::select! {
+            tokio::select! {
                 biased;
-                next = next => Some(next),
-                () = stopping(&mut told), if goes_on => None,
-                // The client would wait for its server for ever, and nothing comes from it.
-                () = self.is_disconnected(), if !goes_on => return,
-            };
-            match next {
-                Some((Ok(turn), Some(message))) => self.handle(message, turn),
-                // The stream is over, or the stop was cut, which closes the turns.
-                Some(_) => return,
-                None => {
-                    goes_on = false;
-                    // What has come by now still comes; then the stream ends.
-                    if let Err(error) = subscriber.drain().await {
-                        say(&self.name, &format!("the subscription was not given up: {error}"));
-                        return;
-                    }
-                }
+                () = stopping(&mut told) => break,
+                next = self.next(&mut subscriber) => match next {
+                    Some((message, turn)) => self.handle(message, turn),
+                    None => return Ok(()),
+                },
             }
         }
-    }
-
-    /// Returns when there has been no connection for a moment.
-    async fn is_disconnected(&self) {
-        let mut times = 0;
-        while times < 5 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            times = if self.client.connection_state() == State::Connected { 0 } else { times + 1 };
+        // What has come by now still comes; then the stream ends, unless there is no server to end it.
+        within(async { Ok(subscriber.drain().await?) }).await?;
+        let mut silent = pin!(async {
+            match self.server.hears().await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        });
+        let silence = loop {
+            tokio::select! {
+                biased;
+                next = self.next(&mut subscriber) => match next {
+                    Some((message, turn)) => self.handle(message, turn),
+                    None => return Ok(()),
+                },
+                error = &mut silent => break error,
+            }
+        };
+        while let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await {
+            match subscriber.next().now_or_never().flatten() {
+                Some(message) => self.handle(message, turn),
+                None => break,
+            }
         }
+        Err(silence)
     }
 
-    fn handle(&self, message: Message, turn: tokio::sync::OwnedSemaphorePermit) {
+    /// A turn first: a message that is taken is handled. `None` when the stream is over, or the stop was cut, which
+    /// closes the turns.
+    async fn next(&self, subscriber: &mut Subscriber) -> Option<(Message, OwnedSemaphorePermit)> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        Some((subscriber.next().await?, turn))
+    }
+
+    fn handle(&self, message: Message, turn: OwnedSemaphorePermit) {
         let what = format!("a message of {:?}", message.subject.as_str());
-        let (handler, client, name) = (Arc::clone(&self.handler), self.client.clone(), self.name.clone());
+        let (handler, client, name) =
+            (Arc::clone(&self.handler), self.server.client.clone(), self.name.clone());
         let handled = tokio::spawn(async move { handler(client, message).await });
         let busy = self.in_flight.begin(what.clone(), handled.abort_handle());
         tokio::spawn(async move {
@@ -240,18 +272,22 @@ async fn stopping(told: &mut watch::Receiver<bool>) {
 async fn stop(
     in_flight: &Arc<InFlight>,
     turns: Arc<Semaphore>,
-    client: &Client,
-    consuming: JoinHandle<()>,
+    server: &Server,
+    consuming: JoinHandle<Result<(), Error>>,
     cx: StopCx,
 ) -> Result<(), Error> {
     let cut = Cut { turns, in_flight: Arc::clone(in_flight) };
     cx.in_flight(in_flight.count());
-    let _ = consuming.await;
+    let given_up = consuming.await.unwrap_or(Ok(()));
     in_flight.none().await;
     drop(cut);
     cx.in_flight(0);
-    let answered = heard(client).await;
-    client.drain().await?;
+    // One that was silent is not asked again.
+    let answered = match given_up {
+        Ok(()) => server.hears().await,
+        Err(error) => Err(error),
+    };
+    within(async { Ok(server.client.drain().await?) }).await?;
     answered.map_err(|error| error.context("whether what was answered has arrived cannot be told"))
 }
 

@@ -7,8 +7,12 @@ use fred::error::ErrorKind;
 use fred::prelude::{Client, ClientLike, Config, ReconnectPolicy, Server, ServerConfig};
 use fred::types::Builder;
 
-/// A client of the server at this address as a part. Its start connects; its stop lets the commands that were sent be
-/// answered, and says QUIT, within two seconds. When the connection is lost it is made anew, with growing pauses.
+/// A client (fred's) of the server at this address as a part. Its start connects; its stop lets the commands that were
+/// sent be answered, and says QUIT, within two seconds all in all.
+///
+/// When the connection is lost it is made anew, with growing pauses. A command that is sent meanwhile waits for that, but
+/// no longer than its [time-out](RedisClient::command_timeout): 5 s unless set, an error then. (fred's own default is to
+/// wait for ever, which makes a server that is away hold every request, and every stop till its deadline.)
 ///
 /// # Examples
 ///
@@ -24,30 +28,55 @@ use fred::types::Builder;
 /// ```
 pub fn redis_client(name: impl Into<String>, host: impl Into<String>, port: u16) -> RedisClient {
     let server = ServerConfig::Centralized { server: Server::new(host.into(), port) };
-    RedisClient { name: name.into(), config: Config { server, ..Config::default() } }
+    let mut builder = Builder::from_config(Config { server, ..Config::default() });
+    builder
+        .with_connection_config(|config| {
+            config.connection_timeout = Duration::from_secs(5);
+            // A start that fails says so, and the program with it; afterwards it is made anew.
+            config.max_command_attempts = 3;
+        })
+        .with_performance_config(|config| config.default_command_timeout = COMMAND)
+        .set_policy(ReconnectPolicy::new_exponential(0, 100, 5_000, 2));
+    RedisClient { name: name.into(), builder }
 }
 
 /// A client that has not started; see [`redis_client`].
 #[must_use = "nothing connects until it is started: app.start(redis_client(…)).await?"]
 pub struct RedisClient {
     name: String,
-    config: Config,
+    builder: Builder,
 }
 
 impl RedisClient {
     /// As this user, with this password.
     pub fn login(mut self, user: Option<String>, password: impl Into<String>) -> RedisClient {
-        (self.config.username, self.config.password) = (user, Some(password.into()));
+        let password = password.into();
+        self.builder.with_config(|config| (config.username, config.password) = (user, Some(password)));
         self
     }
 
-    /// Settings of fred's own: a cluster, sentinels.
+    /// How long a command may wait for its answer, a lost connection included: 5 s unless set, zero for ever. Commands
+    /// that wait by themselves, such as BLPOP, need more.
+    pub fn command_timeout(mut self, limit: Duration) -> RedisClient {
+        self.builder.with_performance_config(|config| config.default_command_timeout = limit);
+        self
+    }
+
+    /// Where the servers are, of fred's own kinds: a cluster, sentinels.
     pub fn config(mut self, config: Config) -> RedisClient {
-        self.config = config;
+        self.builder.set_config(config);
+        self
+    }
+
+    /// All other settings of fred's own: of the connection, how it is made anew.
+    pub fn settings(mut self, set: impl FnOnce(&mut Builder)) -> RedisClient {
+        set(&mut self.builder);
         self
     }
 }
 
+/// How long a command may wait for its answer.
+const COMMAND: Duration = Duration::from_secs(5);
 /// How long the server may take to answer what was sent, and QUIT.
 const QUIT: Duration = Duration::from_secs(2);
 
@@ -59,21 +88,17 @@ impl Part for RedisClient {
     }
 
     async fn start(self) -> Result<Started<Client>, Error> {
-        let pauses = ReconnectPolicy::new_exponential(0, 100, 5_000, 2);
-        let client = Builder::from_config(self.config)
-            .with_connection_config(|config| {
-                config.connection_timeout = Duration::from_secs(5);
-                // A start that fails says so, and the program with it; afterwards it is made anew.
-                config.max_command_attempts = 3;
-            })
-            .set_policy(pauses)
-            .build()?;
-        let connection = client.init().await?;
+        let client = self.builder.build()?;
+        let servers = client.client_config().server.hosts();
+        let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        let connection =
+            client.init().await.map_err(|error| Error::from(error).context(servers.join(", ")))?;
         let closes = client.clone();
         let quit = async move |cx: StopCx| {
             // A server that is away, or does not answer, would be waited for as long as there is time.
-            match tokio::time::timeout(QUIT, closes.quit()).await {
-                Ok(Ok(())) => drop(tokio::time::timeout(QUIT, connection).await),
+            let until = tokio::time::Instant::now() + QUIT;
+            match tokio::time::timeout_at(until, closes.quit()).await {
+                Ok(Ok(())) => drop(tokio::time::timeout_at(until, connection).await),
                 Ok(Err(error)) if error.kind() == &ErrorKind::Canceled => cx.note("was not connected"),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => cx.note(format!("the server did not answer within {QUIT:?}")),

@@ -15,7 +15,8 @@ use epilogue_process::{Error, Part, Started};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Database};
 
-/// A pool as a part. Its start takes one connection, so that a database that is not there is an error of the start;
+/// A pool (sqlx's) as a part. Its start takes one connection, so that a database that is not there is an error of the start,
+/// after the pool's own `acquire_timeout` (30 s unless set), and says why;
 /// its stop waits for what is held. What is still held at its deadline is in the report, each with the place where
 /// it was taken; a transaction that is not committed by then is undone by the database, when the connection goes with
 /// the process.
@@ -30,7 +31,7 @@ use sqlx::{Connection, Database};
 /// let pool = options.connect_lazy("postgres://orders@localhost/orders")?;
 /// let pool = app.start(sqlx_pool("database", pool)).await?;
 /// let mut transaction = pool.begin().await?;
-/// sqlx::query("insert into orders default values").execute(&mut **transaction).await?;
+/// sqlx::query("insert into orders default values").execute(&mut *transaction).await?;
 /// transaction.commit().await?;
 /// # Ok(()) }
 /// ```
@@ -80,8 +81,9 @@ impl<DB: Database> Pool<DB> {
     pub fn acquire(&self) -> impl Future<Output = Result<Held<DB>, sqlx::Error>> + Send + use<DB> {
         let (place, pool, holders) = (Location::caller(), self.pool.clone(), Arc::clone(&self.holders));
         async move {
+            let waits = holders.hold(place, WAITS);
             let connection = pool.acquire().await?;
-            Ok(Held { connection, _place: holders.hold(place, "connection") })
+            Ok(Held { connection, _place: waits.has_it("connection") })
         }
     }
 
@@ -98,8 +100,9 @@ impl<DB: Database> Pool<DB> {
     pub fn begin(&self) -> impl Future<Output = Result<Transaction<DB>, sqlx::Error>> + Send + use<DB> {
         let (place, pool, holders) = (Location::caller(), self.pool.clone(), Arc::clone(&self.holders));
         async move {
+            let waits = holders.hold(place, WAITS);
             let transaction = pool.begin().await?;
-            Ok(Transaction { transaction, place: holders.hold(place, "transaction") })
+            Ok(Transaction { transaction, place: waits.has_it("transaction") })
         }
     }
 
@@ -108,7 +111,7 @@ impl<DB: Database> Pool<DB> {
         &self.pool
     }
 
-    /// Who holds a connection, and for how long.
+    /// Who holds a connection, or waits for one, and for how long.
     pub fn holders(&self) -> Vec<String> {
         holders(&self.pool, &self.holders)
     }
@@ -134,13 +137,16 @@ impl<DB: Database> Part for SqlxPool<DB> {
 
     async fn start(self) -> Result<Started<Pool<DB>>, Error> {
         let SqlxPool { pool, cap, .. } = self;
-        let mut first = pool.acquire().await?;
+        let mut first = match pool.acquire().await {
+            Ok(first) => first,
+            Err(error) => return Err(why(&pool, error).await),
+        };
         first.ping().await?;
         drop(first);
         let handle = Pool { pool, holders: Arc::default() };
         let (closes, asked) = (handle.clone(), handle.clone());
         let started = Started::new(handle, async move |cx| {
-            let held = closes.holders().len();
+            let held = closes.holders.count();
             closes.pool.close().await;
             // sqlx 0.8 takes each idle connection that it closes for one that was held and came back, so it may be
             // done before those that are held are back; and one that is looked at just then, to become idle, is
@@ -159,6 +165,18 @@ impl<DB: Database> Part for SqlxPool<DB> {
             Some(cap) => started.cap(cap),
             None => started,
         })
+    }
+}
+
+/// A pool that waited in vain does not say what for.
+async fn why<DB: Database>(pool: &sqlx::Pool<DB>, error: sqlx::Error) -> Error {
+    let asked = async { <DB::Connection as Connection>::connect_with(&pool.connect_options()).await };
+    match error {
+        sqlx::Error::PoolTimedOut => match tokio::time::timeout(Duration::from_secs(2), asked).await {
+            Ok(Err(cause)) => Error::from(cause).context(error.to_string()),
+            _ => error.into(),
+        },
+        error => error.into(),
     }
 }
 
@@ -211,18 +229,21 @@ impl<DB: Database> Transaction<DB> {
 }
 
 impl<DB: Database> Deref for Transaction<DB> {
-    type Target = sqlx::Transaction<'static, DB>;
+    type Target = DB::Connection;
 
-    fn deref(&self) -> &Self::Target {
+    fn deref(&self) -> &DB::Connection {
         &self.transaction
     }
 }
 
 impl<DB: Database> DerefMut for Transaction<DB> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
         &mut self.transaction
     }
 }
+
+/// What one is at who has no connection yet.
+const WAITS: &str = "wait for a connection";
 
 /// Who holds what, oldest first.
 #[derive(Default)]
@@ -246,6 +267,11 @@ impl Holders {
         Place { holders: self, id }
     }
 
+    /// How many hold one.
+    fn count(&self) -> usize {
+        self.lock().1.values().filter(|holder| holder.what != WAITS).count()
+    }
+
     fn tell(&self) -> Vec<String> {
         self.lock().1.values().map(Holder::to_string).collect()
     }
@@ -257,7 +283,8 @@ impl Holders {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a {} of {}, held for {:.1} s", self.what, self.place, self.since.elapsed().as_secs_f64())
+        let held = if self.what == WAITS { "for" } else { "held for" };
+        write!(f, "a {} of {}, {held} {:.1} s", self.what, self.place, self.since.elapsed().as_secs_f64())
     }
 }
 
@@ -265,6 +292,16 @@ impl fmt::Display for Holder {
 struct Place {
     holders: Arc<Holders>,
     id: u64,
+}
+
+impl Place {
+    /// What was waited for is there, from now on.
+    fn has_it(self, what: &'static str) -> Place {
+        if let Some(holder) = self.holders.lock().1.get_mut(&self.id) {
+            (holder.what, holder.since) = (what, Instant::now());
+        }
+        self
+    }
 }
 
 impl Drop for Place {

@@ -5,8 +5,8 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use epilogue_adapters::nats_subscriber;
@@ -37,6 +37,11 @@ impl Server {
         server
     }
 
+    fn signal(&self, number: i32) {
+        // SAFETY: no memory is passed; the child was not waited for, so its pid is its own.
+        assert_eq!(unsafe { libc::kill(i32::try_from(self.child.id()).unwrap(), number) }, 0);
+    }
+
     fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -49,6 +54,44 @@ impl Drop for Server {
     }
 }
 
+/// Until so many messages have come beside the one that tells that the server listens.
+async fn until_received(client: &async_nats::Client, count: u64) {
+    while client.statistics().in_messages.load(Ordering::SeqCst) < count + 1 {
+        tokio::time::sleep(S / 100).await;
+    }
+}
+
+/// A server that stands still, its connections open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_no_longer_answers_holds_the_stop_for_seconds_and_no_longer() {
+    let server = Server::start();
+    let other = async_nats::connect(server.url()).await.unwrap();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&handled);
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        let subscriber = nats_subscriber("orders", server.url(), "orders", move |_, _| {
+            let handled = Arc::clone(&theirs);
+            async move {
+                tokio::time::sleep(S / 10).await;
+                handled.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+        });
+        let subscribed = app.start(subscriber.at_once(1)).await?;
+        for _ in 0..3 {
+            other.publish("orders", "".into()).await?;
+        }
+        until_received(subscribed.client(), 3).await;
+        server.signal(libc::SIGSTOP);
+        app.stop();
+        Ok(())
+    })
+    .await;
+    server.signal(libc::SIGCONT);
+    assert_eq!((report.code, handled.load(Ordering::SeqCst)), (123, 3), "{report}");
+    assert!(report.total < 6 * S, "{report}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_is_taken() {
     let server = Server::start();
@@ -56,6 +99,8 @@ async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_
     let (handled, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let theirs = (Arc::clone(&handled), Arc::clone(&go));
     let asking = other.clone();
+    let answers = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&answers);
     let (_, report) = run_with(Options::embedded(), async |app: &App| {
         let (handled, go) = theirs;
         let later = go.clone();
@@ -81,10 +126,10 @@ async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_
             tokio::time::sleep(S / 100).await;
         }
         // The other six have come as well, and wait for their turn.
-        tokio::time::sleep(S / 5).await;
+        until_received(subscribed.client(), 10).await;
         app.stop();
         app.stopping().await;
-        tokio::spawn(async move {
+        let answers = tokio::spawn(async move {
             tokio::time::sleep(S / 5).await;
             let late = asking.request("orders.late", "".into()).await;
             assert!(late.is_err(), "nobody is subscribed any more");
@@ -93,9 +138,12 @@ async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_
                 assert_eq!(one.await.unwrap().unwrap().payload, "done");
             }
         });
+        *told.lock().unwrap() = Some(answers);
         Ok(())
     })
     .await;
+    let answers = answers.lock().unwrap().take().unwrap();
+    answers.await.unwrap();
     assert_eq!((report.code, handled.load(Ordering::SeqCst)), (0, 10), "{report}");
 }
 
@@ -117,7 +165,7 @@ async fn without_its_server_the_stop_waits_for_nothing_and_a_stop_that_is_cut_ta
         while subscribed.in_flight() < 2 {
             tokio::time::sleep(S / 100).await;
         }
-        tokio::time::sleep(S / 5).await;
+        until_received(subscribed.client(), 6).await;
         app.stop();
         Ok(())
     })
@@ -152,7 +200,7 @@ async fn what_is_not_done_at_the_deadline_is_named_and_a_server_that_is_not_ther
         while subscribed.in_flight() < 1 {
             tokio::time::sleep(S / 100).await;
         }
-        tokio::time::sleep(S / 5).await;
+        until_received(subscribed.client(), 2).await;
         app.stop();
         Ok(())
     })

@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use epilogue_adapters::redis_client;
 use epilogue_process::{App, Options, run_with};
@@ -52,6 +53,25 @@ async fn a_server_that_is_not_there_or_refuses_is_an_error_of_the_start() {
         })
         .await;
         assert_eq!(report.code, 1, "{report}");
-        assert!(report.to_string().contains("cache (crates/adapters/tests/redis.rs:"), "{report}");
+        let said = report.to_string();
+        assert!(said.contains("cache (crates/adapters/tests/redis.rs:"), "{said}");
+        assert!(said.contains(&format!("did not start: 127.0.0.1:{port}: ")), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_gone_holds_a_command_for_its_time_out_and_the_stop_for_less() {
+    let server = support::redis(Some("secret"));
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        let client = redis_client("cache", "127.0.0.1", server.port).login(None, "secret");
+        let cache = app.start(client.command_timeout(Duration::from_millis(300))).await?;
+        drop(server);
+        let asked = Instant::now();
+        let answer: Result<Option<String>, _> = cache.get("greeting").await;
+        assert!(answer.is_err() && asked.elapsed() < Duration::from_secs(3), "{answer:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.code, 0, "{report}");
+    assert!(report.total < Duration::from_millis(2_500), "{report}");
 }

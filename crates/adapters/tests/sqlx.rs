@@ -24,7 +24,7 @@ fn program() {
         let pool = PgPoolOptions::new().connect_lazy(&address)?;
         let pool = app.start(sqlx_pool("database", pool)).await?;
         let mut transaction = pool.begin().await?;
-        sqlx::query("insert into orders values (1)").execute(&mut **transaction).await?;
+        sqlx::query("insert into orders values (1)").execute(&mut *transaction).await?;
         std::thread::spawn(move || {
             let _held = transaction;
             std::thread::park();
@@ -62,10 +62,10 @@ async fn what_is_held_is_waited_for_and_what_is_not_committed_is_undone() {
         let mut connection = pool.acquire().await?;
         sqlx::query("create table orders (id int)").execute(&mut *connection).await?;
         let mut kept = pool.begin().await?;
-        sqlx::query("insert into orders values (1)").execute(&mut **kept).await?;
+        sqlx::query("insert into orders values (1)").execute(&mut *kept).await?;
         kept.commit().await?;
         let mut dropped = pool.begin().await?;
-        sqlx::query("insert into orders values (2)").execute(&mut **dropped).await?;
+        sqlx::query("insert into orders values (2)").execute(&mut *dropped).await?;
         drop(dropped);
         // It goes back by a task of its own.
         while pool.holders().len() > 1 {
@@ -113,7 +113,35 @@ async fn a_database_that_is_not_there_is_an_error_of_the_start() {
     })
     .await;
     assert_eq!(report.code, 1, "{report}");
-    assert!(report.to_string().contains("database (crates/adapters/tests/sqlx.rs:"), "{report}");
+    let said = report.to_string();
+    assert!(said.contains("database (crates/adapters/tests/sqlx.rs:"), "{said}");
+    assert!(said.contains("Connection refused"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_connection_is_told_and_holds_none() {
+    let server = server("sqlx-wait").await;
+    let report = with_pool(&server, 30 * S, async |_, pool| {
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(pool.acquire().await?);
+        }
+        let waits = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.acquire().await.map(drop) }
+        });
+        while pool.holders().len() < 5 {
+            tokio::task::yield_now().await;
+        }
+        let told = pool.holders().pop().unwrap();
+        assert!(told.starts_with("a wait for a connection of crates/adapters/tests/sqlx.rs:"), "{told}");
+        assert!(!told.contains("more, held by users"), "{told}");
+        drop(all);
+        waits.await??;
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.code, 0, "{report}");
 }
 
 #[test]

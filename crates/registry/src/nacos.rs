@@ -167,7 +167,8 @@ impl Nacos {
         let said = answer.json()?;
         let said = said.get("data").unwrap_or(&said);
         let text = said["accessToken"].as_str().ok_or_else(|| answer.malformed("it has no accessToken"))?;
-        let seconds = said["tokenTtl"].as_u64().unwrap_or(60);
+        // Some say that it never ends.
+        let seconds = said["tokenTtl"].as_u64().unwrap_or(60).min(24 * 3600);
         // Renewed before its time.
         Ok(Token { text: text.into(), until: Instant::now() + Duration::from_secs(seconds) * 9 / 10 })
     }

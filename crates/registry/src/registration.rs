@@ -40,6 +40,9 @@ pub struct Registered {
     of_this_generation: bool,
 }
 
+/// As long as anybody means who says for ever: any clock can be told to wait for it.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl Registered {
     /// Its address is this generation's of the program alone: in an [upgrade](epilogue_process::App::upgrade) it is
     /// taken off the list like at any stop. For a server that listens elsewhere than on a listener of
@@ -53,13 +56,13 @@ impl Registered {
 
     /// How long the start tries to reach the registry; 10 s unless set.
     pub fn start_limit(mut self, limit: Duration) -> Registered {
-        self.start_limit = limit;
+        self.start_limit = limit.min(A_YEAR);
         self
     }
 
     /// How long one call may take, and the leaving at the stop at most; 2 s unless set.
     pub fn limit(mut self, limit: Duration) -> Registered {
-        self.limit = limit;
+        self.limit = limit.min(A_YEAR);
         self
     }
 
@@ -262,8 +265,10 @@ async fn leave(shared: &Arc<Shared>, beats: JoinHandle<()>) -> Result<(), Regist
 /// At once; and once more if a call that was on its way may have put it back.
 async fn take_back(shared: &Arc<Shared>) -> Result<(), RegistryError> {
     shared.is_now(State::Left);
+    // Asked before: it may reach the registry after the other call and be over before that.
+    let on_its_way = shared.calling.try_lock().is_err();
     let left = deregister(shared).await;
-    if shared.calling.try_lock().is_ok() {
+    if !on_its_way {
         return left;
     }
     drop(shared.calling.lock().await);

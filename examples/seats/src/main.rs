@@ -67,7 +67,7 @@ impl Seats<'_> {
     async fn hold(&mut self, seat: &str) -> Result<String, Error> {
         let mut transaction = self.pool.begin().await?;
         let insert = "insert into held select $1 where not exists (select 1 from sold where seat = $1)";
-        let done = sqlx::query(insert).bind(seat).execute(&mut **transaction).await?;
+        let done = sqlx::query(insert).bind(seat).execute(&mut *transaction).await?;
         if done.rows_affected() == 0 {
             return Err(Error::msg("it is sold"));
         }
@@ -92,8 +92,8 @@ impl Seats<'_> {
             return Err(Error::msg("nobody holds it here"));
         }
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("insert into sold values ($1)").bind(seat).execute(&mut **transaction).await?;
-        sqlx::query("delete from held where seat = $1").bind(seat).execute(&mut **transaction).await?;
+        sqlx::query("insert into sold values ($1)").bind(seat).execute(&mut *transaction).await?;
+        sqlx::query("delete from held where seat = $1").bind(seat).execute(&mut *transaction).await?;
         transaction.commit().await?;
         self.unpaid.remove(seat).map(Durable::disarm);
         Ok(format!("sold {seat}"))

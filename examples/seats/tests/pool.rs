@@ -37,11 +37,11 @@ fn program() {
     let code = epilogue::main(async |app: &App| {
         let pool = pool(app, Path::new(&database)).await?;
         let mut transaction = pool.begin().await?;
-        sqlx::query("insert into orders values (1)").execute(&mut **transaction).await?;
+        sqlx::query("insert into orders values (1)").execute(&mut *transaction).await?;
         let endless = way == "computes";
         tokio::spawn(async move {
             if endless {
-                let _ = sqlx::query(ENDLESS).execute(&mut **transaction).await;
+                let _ = sqlx::query(ENDLESS).execute(&mut *transaction).await;
             }
             std::future::pending::<()>().await;
             drop(transaction);
@@ -96,10 +96,10 @@ async fn what_is_held_is_waited_for_and_what_is_not_committed_is_undone() {
     let (_, report) = run_with(Options::embedded(), async |app: &App| {
         let pool = pool(app, &database.file()).await?;
         let mut kept = pool.begin().await?;
-        sqlx::query("insert into orders values (1)").execute(&mut **kept).await?;
+        sqlx::query("insert into orders values (1)").execute(&mut *kept).await?;
         kept.commit().await?;
         let mut dropped = pool.begin().await?;
-        sqlx::query("insert into orders values (2)").execute(&mut **dropped).await?;
+        sqlx::query("insert into orders values (2)").execute(&mut *dropped).await?;
         tokio::spawn(async move {
             tokio::time::sleep(S / 2).await;
             drop(dropped);
