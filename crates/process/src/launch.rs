@@ -9,7 +9,7 @@ use epilogue_task::lane;
 use crate::app::App;
 use crate::error::Error;
 use crate::options::{ExitStyle, Options};
-use crate::runtime::OwnRuntime;
+use crate::runtime::{Left, OwnRuntime};
 use crate::{os, run};
 
 /// As long as a process that exits waits for what dropped futures owe.
@@ -22,7 +22,9 @@ const LANE_LIMIT: Duration = Duration::from_secs(10);
 /// is so until the first line of `main`; with `run`, until somebody has made a runtime and polls it.
 ///
 /// What the runtime's threads are still at when everything has stopped has the rest of the budget to end, as with
-/// `run`; but a read of standard input, which nothing can interrupt, is not waited for.
+/// `run`; but threads for blocking work that do nothing but read standard input, which nothing can interrupt, are left
+/// behind after a fifth of a second, and stderr says so. (Where the system does not tell what its threads are at, as in
+/// gVisor and for a program whose file has capabilities, they have the rest of the budget as well.)
 ///
 /// # Panics
 ///
@@ -72,7 +74,9 @@ where
     let report = own.runtime.block_on(run::run_listening(&app, signals, body));
     // What is dropped with it comes to the lane, and is waited for before the process dies of a signal; an exit
     // waits by itself.
-    own.end();
+    if own.end() == Left::Reading && !app.inner.options.quiet {
+        os::say("epilogue: a thread that reads standard input is left behind");
+    }
     if app.inner.options.exit_style == ExitStyle::Tool {
         lane::wait(LANE_LIMIT);
     }

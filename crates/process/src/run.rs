@@ -527,7 +527,7 @@ fn leave_in_time(inner: &Arc<Inner>, run: u64) {
 
 fn held_by_the_runtime(inner: &Inner) -> &'static str {
     if !inner.own_runtime.load(Ordering::Relaxed) && os::threads::somebody_reads_stdin() {
-        "the runtime (a thread that reads standard input, for which `epilogue::main` does not wait?)"
+        "the runtime (a blocking thread? one reads standard input, for which `epilogue::main` does not wait)"
     } else {
         "the runtime (a blocking thread?)"
     }

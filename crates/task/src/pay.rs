@@ -239,6 +239,7 @@ impl<O: Outcomes> Drop for Pay<'_, O> {
         if self.running.is_some() || !self.batch.is_empty() {
             self.put_back();
         }
+        self.shared.abort_what_is_left();
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 
@@ -19,6 +20,8 @@ pub struct Shell<T>(Arc<Slot<T>>);
 /// Drops the future of a task from outside of it.
 pub struct Reach<T> {
     slot: Arc<Slot<T>>,
+    /// Set when a drop from outside is over.
+    dropped: Arc<AtomicBool>,
     /// Whose future it is: what is dropped may spawn.
     runtime: Handle,
 }
@@ -39,9 +42,10 @@ pub struct Reach<T> {
 /// assert_eq!(tokio::spawn(shell).await.unwrap(), None);
 /// # }
 /// ```
+#[track_caller]
 pub fn within_reach<T>(future: impl Future<Output = T> + Send + 'static) -> (Shell<T>, Reach<T>) {
     let slot: Arc<Slot<T>> = Arc::new(Mutex::new(Some(Box::pin(future))));
-    (Shell(Arc::clone(&slot)), Reach { slot, runtime: Handle::current() })
+    (Shell(Arc::clone(&slot)), Reach { slot, dropped: Arc::default(), runtime: Handle::current() })
 }
 
 impl<T> Future for Shell<T> {
@@ -66,8 +70,8 @@ impl<T> Drop for Shell<T> {
 }
 
 impl<T> Reach<T> {
-    /// Drops the future, within its runtime, and tells how that went; `None` where it is gone already, or being
-    /// polled at this moment.
+    /// Drops the future on this thread, and tells how that went; `None` where it is gone already, or being polled at
+    /// this moment. Outside of every runtime it is dropped within its own: what is dropped may spawn.
     ///
     /// The task stays with the runtime, empty, until it is polled or aborted.
     pub fn drop_now(&self) -> Option<Result<(), Caught>> {
@@ -78,23 +82,22 @@ impl<T> Reach<T> {
         };
         let running = slot.take()?;
         drop(slot);
-        let _entered = self.runtime.enter();
-        Some(catch(|| drop(running)))
+        let _entered = Handle::try_current().is_err().then(|| self.runtime.enter());
+        let how = catch(|| drop(running));
+        self.dropped.store(true, Ordering::Release);
+        Some(how)
     }
 
-    /// Whether the future is gone: it has ended, or was dropped.
-    pub fn is_gone(&self) -> bool {
-        match self.slot.try_lock() {
-            Ok(slot) => slot.is_none(),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().is_none(),
-            Err(TryLockError::WouldBlock) => false,
-        }
+    /// Whether the future was dropped from outside, and that is over.
+    pub fn was_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
     }
 }
 
 impl<T> Clone for Reach<T> {
     fn clone(&self) -> Self {
-        Reach { slot: Arc::clone(&self.slot), runtime: self.runtime.clone() }
+        let (slot, dropped) = (Arc::clone(&self.slot), Arc::clone(&self.dropped));
+        Reach { slot, dropped, runtime: self.runtime.clone() }
     }
 }
 

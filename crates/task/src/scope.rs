@@ -191,6 +191,9 @@ impl AsyncScope {
     ///
     /// A panic in it is isolated: whoever awaits the [`Task`] is told, else it is reported.
     ///
+    /// A task that is cancelled is dropped, unless it runs at that moment, on the thread that leaves the scope: a `Drop`
+    /// of what it holds that blocks, or waits for what the scope's own task does, holds the scope.
+    ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
@@ -239,8 +242,7 @@ impl AsyncScope {
         }
     }
 
-    /// Makes sure that a cleanup will not run. Returns whether it was pending. A disarmed
-    /// [task](AsyncScope::spawn) goes on by itself.
+    /// Makes sure that a cleanup will not run. Returns whether it was pending.
     pub fn disarm(&self, deferred: AsyncDeferred) -> bool {
         self.stack.0.disarm(deferred)
     }

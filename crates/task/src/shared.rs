@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock};
 
 use epilogue_scope::__private::{Place, fresh_scope_id};
 use epilogue_scope::record::{Finished, Live, Registration};
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     adopts: AtomicBool,
     /// Somebody keeps something beside it, by its number.
     known: AtomicBool,
+    /// There where it has had a task.
+    left: OnceLock<Arc<Left>>,
 }
 
 #[derive(Default)]
@@ -44,8 +46,6 @@ struct Owed {
     payer: u64,
     /// A cleanup is running.
     paying: bool,
-    /// Held by those of its tasks that have not come to their end.
-    left: Weak<Left>,
 }
 
 impl Shared {
@@ -59,6 +59,7 @@ impl Shared {
             around: enclosing_scopes(),
             adopts: AtomicBool::new(false),
             known: AtomicBool::new(false),
+            left: OnceLock::new(),
         }
     }
 
@@ -285,13 +286,17 @@ impl Shared {
         self.lock().how = Some(how);
     }
 
+    /// For a task that is spawned on it.
     pub(crate) fn left_of_tasks(&self) -> Arc<Left> {
-        let mut owed = self.lock();
-        owed.left.upgrade().unwrap_or_else(|| {
-            let left = Arc::<Left>::default();
-            owed.left = Arc::downgrade(&left);
-            left
-        })
+        Arc::clone(self.left.get_or_init(Arc::default))
+    }
+
+    /// Whoever pays is done, for now or for good.
+    #[inline]
+    pub(crate) fn abort_what_is_left(&self) {
+        if let Some(left) = self.left.get() {
+            left.abort_now();
+        }
     }
 
     /// The places of what is pending, for the report of what could not be run.

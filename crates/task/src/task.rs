@@ -56,7 +56,7 @@ impl<T> Task<T> {
 
     /// Whether it has come to its end.
     pub fn is_finished(&self) -> bool {
-        self.reach.is_gone()
+        self.abort.is_finished() || self.reach.was_dropped()
     }
 
     /// Makes another scope the one that the task cannot outlive.
@@ -101,6 +101,7 @@ impl<T> Future for Task<T> {
 }
 
 /// Spawns a task. Returns it, and what its scope owes: to see it ended.
+#[track_caller]
 pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     policy: TaskPanic,
@@ -113,8 +114,10 @@ pub(crate) fn spawn<T: Send + 'static>(
     let name: Arc<str> = name.into();
     let debts = Debts::new();
     let (owed, named) = (debts.clone(), Arc::clone(&name));
+    // Also what it owes that was cancelled before it was ever polled is its own.
+    let isolated = isolated_with(context, owed, task);
     let (shell, reach) = within_reach(async move {
-        let outcome = isolated_with(context, owed, task).await;
+        let outcome = isolated.await;
         conclude(&named, policy, outcome, tell);
     });
     let running = tokio::spawn(shell);
@@ -177,11 +180,7 @@ impl Spawned {
             self.running.abort();
             return Box::pin(self.joined());
         };
-        match how {
-            // By itself: no others come after it.
-            How::Open => self.running.abort(),
-            _ => left.abort_later(self.running.abort_handle()),
-        }
+        left.abort_later(self.running.abort_handle());
         panicked_when_dropped(&self.name, self.policy, dropped);
         let debts = self.debts;
         Box::pin(async move { debts.paid().await })

@@ -247,34 +247,6 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cancelled_tasks_are_dropped_newest_first_and_one_whose_drop_panics_is_reported_and_keeps_no_other() {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let before = report::count();
-    let (theirs, parked) = (log.clone(), Arc::new(tokio::sync::Barrier::new(4)));
-    let joined = tokio::spawn(async_scope(async move |s| {
-        for name in ["oldest", "panics", "newest"] {
-            let (log, parked) = (theirs.clone(), parked.clone());
-            drop(s.spawn(name, async move {
-                let _owed = OnDrop(move || {
-                    log.lock().unwrap().push(name);
-                    if name == "panics" {
-                        raise::<()>("in its drop");
-                    }
-                });
-                parked.wait().await;
-                std::future::pending::<()>().await;
-            }));
-        }
-        parked.wait().await;
-        raise::<()>("the body");
-    }))
-    .await;
-    assert!(joined.is_err());
-    assert_eq!(*log.lock().unwrap(), ["newest", "panics", "oldest"]);
-    assert!(report::count() > before);
-}
-
 #[test]
 fn what_a_cancelled_task_drops_may_spawn_whoever_pays() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();

@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 const DATABASE: &str = "DATABASE_URL";
 
-const TABLES: &str = "create table if not exists held (seat text primary key);
+const TABLES: &str = "create table if not exists held (seat text primary key, hold text);
                       create table if not exists sold (seat text primary key)";
 
 fn main() -> ExitCode {
@@ -65,17 +65,21 @@ impl Seats<'_> {
     }
 
     async fn hold(&mut self, seat: &str) -> Result<String, Error> {
+        // What is given back is this hold: another program may have the seat by then.
+        let hold: String = sqlx::query_scalar("select hex(randomblob(8))")
+            .fetch_one(&mut *self.pool.acquire().await?)
+            .await?;
         let mut transaction = self.pool.begin().await?;
-        let insert = "insert into held select $1 where not exists (select 1 from sold where seat = $1)";
-        let done = sqlx::query(insert).bind(seat).execute(&mut *transaction).await?;
+        let insert = "insert into held select $1, $2 where not exists (select 1 from sold where seat = $1)";
+        let done = sqlx::query(insert).bind(seat).bind(&hold).execute(&mut *transaction).await?;
         if done.rows_affected() == 0 {
             return Err(Error::msg("it is sold"));
         }
         // Before the row is there for others to see.
         let undo = self.app.durable(SqlStatement {
             database: SecretRef::Env(DATABASE.into()),
-            statement: "delete from held where seat = $1".into(),
-            parameters: vec![seat.into()],
+            statement: "delete from held where hold = $1".into(),
+            parameters: vec![hold],
         })?;
         match transaction.commit().await {
             Ok(()) => self.unpaid.insert(seat.into(), undo),

@@ -19,7 +19,7 @@ impl Seats {
         let dir = std::env::temp_dir().join(format!("epilogue-seats-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_seats"))
-            .env("DATABASE_URL", format!("sqlite://{}", dir.join("db").display()))
+            .env("DATABASE_URL", format!("sqlite://{}?mode=rwc", dir.join("db").display()))
             .env("EPILOGUE_STATE_DIR", dir.join("state"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -100,7 +100,9 @@ async fn what_is_held_is_waited_for_and_what_is_not_committed_is_undone() {
         kept.commit().await?;
         let mut dropped = pool.begin().await?;
         sqlx::query("insert into orders values (2)").execute(&mut *dropped).await?;
+        let told = app.clone();
         tokio::spawn(async move {
+            told.stopping().await;
             tokio::time::sleep(S / 2).await;
             drop(dropped);
         });

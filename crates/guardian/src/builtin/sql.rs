@@ -1,5 +1,10 @@
 //! One SQL statement, once: in a transaction with a note that it was done.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::OpenFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, ActionCx, ActionError};
@@ -8,7 +13,8 @@ use crate::secret::SecretRef;
 /// Runs a statement in a database, with the record's key noted in the same transaction in the table
 /// `epilogue_done`: where that is there already, the statement is not run again.
 ///
-/// The database is named by a secret: `postgres://…`, without TLS, or `sqlite:///PATH`.
+/// The database is named by a secret: `postgres://…`, without TLS, or `sqlite:///PATH`, as sqlx and others write it: with
+/// `%20` for a blank, and what comes after a `?` left aside. A database file that is not there is not made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SqlStatement {
     /// Where the database's address is.
@@ -28,13 +34,13 @@ impl Action for SqlStatement {
     fn run(&self, cx: &ActionCx) -> Result<(), ActionError> {
         let database = self.database.resolve()?;
         let address = database.expose();
-        if let Some(path) = address.strip_prefix("sqlite://") {
-            return self.in_sqlite(path, cx);
+        if let Some(path) = address.strip_prefix("sqlite:") {
+            return self.in_sqlite(&file_of(path)?, cx);
         }
         if address.starts_with("postgres://") || address.starts_with("postgresql://") {
             return self.in_postgres(address, cx);
         }
-        Err(ActionError::park("the database's address begins with neither postgres:// nor sqlite://"))
+        Err(ActionError::park("the database's address begins with neither postgres:// nor sqlite:///"))
     }
 
     fn describe(&self) -> String {
@@ -42,9 +48,36 @@ impl Action for SqlStatement {
     }
 }
 
+/// The file of an address: from the root, because nobody knows in which directory it will be looked for.
+fn file_of(address: &str) -> Result<PathBuf, ActionError> {
+    let path = address.split('?').next().unwrap_or_default();
+    let path = path.strip_prefix("//").filter(|path| path.starts_with('/'));
+    let path =
+        path.ok_or_else(|| ActionError::park("the database's file is not written as sqlite:///PATH"))?;
+    let decoded =
+        decoded(path).ok_or_else(|| ActionError::park("the database's file has a % without two digits"))?;
+    Ok(PathBuf::from(OsString::from_vec(decoded)))
+}
+
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    Some(decoded)
+}
+
 impl SqlStatement {
-    fn in_sqlite(&self, path: &str, cx: &ActionCx) -> Result<(), ActionError> {
-        let mut connection = rusqlite::Connection::open(path)?;
+    fn in_sqlite(&self, file: &Path, cx: &ActionCx) -> Result<(), ActionError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = rusqlite::Connection::open_with_flags(file, flags)?;
         connection.busy_timeout(cx.remaining())?;
         connection.execute_batch(TABLE)?;
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -91,5 +124,20 @@ impl SqlStatement {
             })?;
         }
         Ok(transaction.commit()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_file_is_written_as_others_write_it() {
+        let file = |address: &str| file_of(address).ok();
+        assert_eq!(file("///srv/my%20db?mode=rwc"), Some("/srv/my db".into()));
+        assert_eq!(file("///srv/db"), Some("/srv/db".into()));
+        for wrong in ["//db", "db", "", "///srv/50%", "///srv/%zz"] {
+            assert_eq!(file(wrong), None, "{wrong:?}");
+        }
     }
 }
