@@ -188,7 +188,7 @@ impl<H> Started<H> {
         self
     }
 
-    /// The longest its stop may take, budget or not.
+    /// The longest its stop may take, budget or not; a first turn of 50 ms apart.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.stop.cap = Some(cap);
         self

@@ -76,7 +76,7 @@ pub struct StepReport {
     /// From its turn to its end.
     #[serde(rename = "ms", serialize_with = "as_ms")]
     pub time: Duration,
-    /// What it could have taken at most.
+    /// What it could have taken; a first turn of 50 ms apart.
     #[serde(rename = "limit_ms", serialize_with = "as_ms")]
     pub limit: Duration,
     /// What it had in flight.

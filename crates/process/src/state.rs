@@ -187,7 +187,7 @@ pub struct StopCx {
 pub(crate) type ListenUntil = Arc<Mutex<Option<Instant>>>;
 
 impl StopCx {
-    /// When this step is cut off.
+    /// When this step is cut off; not before its first turn of 50 ms.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }

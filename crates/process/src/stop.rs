@@ -1,4 +1,4 @@
-//! The stop itself: pops the stack, each step isolated and within its limit.
+//! The stop itself, around the [walk](crate::walk) down the stack: told at once, then paid, then the lane.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

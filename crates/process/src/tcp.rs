@@ -41,19 +41,26 @@ use crate::server::{Phase, SHORTEST_QUIET, Times, accept, stop};
 ///
 /// # async fn body(app: &App) -> Result<(), Error> {
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:7").await?;
+/// // A line is a request. What has come of one is kept here, not in a future that may be dropped, as that of
+/// // `read_line` would be.
 /// let echo = async |mut connection: tcp::Connection| {
 ///     let stopping = connection.stopping();
 ///     tokio::pin!(stopping);
-///     let mut bytes = [0; 1024];
+///     let mut come = Vec::new();
 ///     loop {
 ///         let read = tokio::select! {
 ///             biased;                                            // what has come is answered first
-///             read = connection.read(&mut bytes) => read,
-///             () = &mut stopping => return,                      // between two messages
+///             read = connection.read_buf(&mut come) => read,
+///             () = &mut stopping, if come.is_empty() => return,  // between two requests
 ///         };
-///         match read {
-///             Ok(length) if length > 0 => drop(connection.write_all(&bytes[..length]).await),
-///             _ => return,
+///         if !read.is_ok_and(|length| length > 0) {
+///             return;
+///         }
+///         while let Some(end) = come.iter().position(|byte| *byte == b'\n') {
+///             let line: Vec<u8> = come.drain(..=end).collect();
+///             if connection.write_all(&line).await.is_err() {
+///                 return;
+///             }
 ///         }
 ///     }
 /// };

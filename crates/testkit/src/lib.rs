@@ -8,7 +8,14 @@
 //!   faults that real servers have.
 //!
 //! Signals are simulated by [`App::signal`](epilogue_process::App::signal). Time is tokio's: with
-//! `#[tokio::test(start_paused = true)]` a hang of thirty seconds takes none.
+//! `#[tokio::test(start_paused = true)]` a hang of thirty seconds takes none (in real time one part alone takes most of a
+//! minute). That attribute is of tokio's feature `test-util`, which is not part of `full`:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! epilogue-testkit = { path = "…/crates/testkit" }
+//! tokio = { version = "1", features = ["full", "test-util"] }
+//! ```
 
 mod awaits;
 mod faults;
