@@ -335,6 +335,10 @@ fn take_load(seen: &mut Observation, load: Seen, target: &Target) -> Vec<String>
     if load.closes_each {
         let why = "not exercised: the server closes after each response";
         seen.not_exercised.push(("idle", why.into()));
+    } else if load.never_idle && seen.idle.total() == 0 {
+        let why = "not exercised: no first answer came before the trigger, so that no connection was idle (is the fast \
+                   request held up by the slow ones?)";
+        seen.not_exercised.push(("idle", why.into()));
     }
     if target.ledger.is_none() {
         let why = "not exercised: no write to read back (give --write and --read)";

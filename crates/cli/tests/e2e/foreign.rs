@@ -28,8 +28,11 @@ import http.server, signal, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        with slots:
+            self.answer()
+    def answer(self):
         if self.path == "/slow":
-            time.sleep(1.5)
+            time.sleep(5 if mode == "shares" else 1.5)
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -38,8 +41,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
-server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
 mode = sys.argv[2]
+slots = threading.Semaphore(16 if mode == "shares" else 1000)
+server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
 if mode == "ignore":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 server.serve_forever()
@@ -62,6 +66,18 @@ fn a_request_that_is_read_and_not_answered_is_proven_in_flight_and_seen_to_be_lo
     assert_eq!(row["proof"], "0 answering, 30 read by the server, of 30", "{row:#}");
     assert_eq!(lost(&row["in_flight"]), 30, "{row:#}");
     assert!(row["reason"].as_str().unwrap().starts_with("lost in flight: 30 closed_after_send"), "{row:#}");
+}
+
+#[test]
+fn a_server_whose_slow_requests_hold_up_the_fast_ones_is_not_said_to_close_its_connections() {
+    let _turn = turn();
+    let scratch = Scratch::new("shares");
+    let server = slow_server(&scratch);
+    let proved =
+        scratch.prove(&["-t", "TERM", "--slow", "/slow", "--", "python3", &server, "{port}", "shares"]);
+    let row = proved.row("python3", "TERM");
+    let why = row["not_exercised"]["idle"].as_str().unwrap();
+    assert!(why.starts_with("not exercised: no first answer came before the trigger"), "{row:#}");
 }
 
 #[test]

@@ -184,6 +184,11 @@ async fn idle_client(ctx: Ctx, number: usize) {
     let Ok(mut client) = Client::connect(ctx.plan.address, CONNECT_LIMIT).await else { return };
     match client.ask(&ctx.plan.fast, ctx.plan.hang, || {}).await {
         Ok(answer) if answer.keep_alive => {}
+        // What a server that is being ended says of its connections, and to whom, is another matter.
+        _ if ctx.stage() != Stage::Steady => {
+            lock(&ctx.seen).never_idle = true;
+            return;
+        }
         Ok(_) => {
             lock(&ctx.seen).closes_each = true;
             return;

@@ -80,6 +80,8 @@ pub(crate) struct Seen {
     pub(crate) held: Vec<Held>,
     /// The server closes after each response: there is no idle connection.
     pub(crate) closes_each: bool,
+    /// A connection's first answer came only after the trigger: it was never idle.
+    pub(crate) never_idle: bool,
 }
 
 /// A request that is being held in flight.
