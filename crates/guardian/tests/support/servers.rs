@@ -49,7 +49,8 @@ impl Drop for Server {
 
 /// A Redis server, with a password if one is given.
 pub(crate) fn redis(password: Option<&str>) -> Server {
-    let (port, dir) = (free_port(), scratch("redis"));
+    let port = free_port();
+    let dir = scratch(&format!("redis-{port}"));
     let mut command = Command::new("redis-server");
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(&dir);
     if let Some(password) = password {
