@@ -240,7 +240,9 @@ impl Inner {
     /// What that is busy with.
     pub(crate) fn current_status(&self) -> Vec<String> {
         let status = self.current.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
-        status.map_or_else(Vec::new, |status| status_of(&status))
+        let busy = status.as_ref().map_or_else(Vec::new, status_of);
+        let_go(status);
+        busy
     }
 
     /// What a step is told that has until `deadline`.

@@ -88,7 +88,7 @@ pub(crate) async fn pay(inner: &Arc<Inner>, report: &mut ExitReport) {
         let step = pending.into_step(Arc::new(report.clone()));
         inner.set_current(&step.name, None);
         let limit = budget::limit(inner.time_left(), budget::CLEANUP_FLOOR, None, inner.last.floors());
-        report.steps.push(stop::stop_one(inner, step, limit.max(inner.first_turn())).await);
+        report.steps.push(stop::stop_one(inner, step, limit, inner.first_turn()).await);
     }
     inner.set_current("", None);
 }

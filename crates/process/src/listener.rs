@@ -23,8 +23,6 @@ struct All {
 
 struct Kept {
     name: String,
-    /// The address that it was asked for with.
-    asked: String,
     listener: std::net::TcpListener,
 }
 
@@ -34,8 +32,8 @@ impl App {
     /// one); otherwise a new one, bound to `address`.
     ///
     /// It is what [`upgrade`](App::upgrade) hands on, by its name: names are a promise to the next version. One that was
-    /// left open stays where it listens, whatever address is asked for, and stderr says so: an address changes with a
-    /// restart. Asked for once more, by a part that is started again, it is the same listener; it stays open until the
+    /// left open stays where it listens, whatever address is asked for; unless systemd's unit has it so, stderr says so: an
+    /// address changes with a restart. Asked for once more, by a part that is started again, it is the same listener; it stays open until the
     /// program stops.
     ///
     /// # Errors
@@ -62,15 +60,19 @@ impl App {
             return Err(bad("a name without ; is needed"));
         }
         let asked = format!("{address:?}");
+        let inherits = self.inner.options.owns_process && self.inner.options.environment;
         // Of a part that is started once more.
-        if let Some(again) = self.inner.listeners.again(&name, &asked)? {
+        let again = self.inner.listeners.again(&name)?;
+        let wanted: Result<Vec<SocketAddr>, _> =
+            tokio::net::lookup_host(address).await.map(Iterator::collect);
+        if let Some(again) = again {
+            if inherits && wanted.is_ok_and(|wanted| !listens_there(&again, &wanted)) {
+                say_where(&name, &again, &asked);
+            }
             return Ok(again);
         }
-        let wanted: Vec<SocketAddr> = tokio::net::lookup_host(address)
-            .await
-            .map_err(|error| Error::from(error).context(format!("listener {name:?} at {asked}")))?
-            .collect();
-        let inherits = self.inner.options.owns_process && self.inner.options.environment;
+        let wanted =
+            wanted.map_err(|error| Error::from(error).context(format!("listener {name:?} at {asked}")))?;
         let left_open = if inherits { inherited::take(&name, &wanted)? } else { None };
         let listener = match left_open {
             Some(listener) => {
@@ -90,16 +92,17 @@ impl App {
                 Error::from(error).context(format!("listener {name:?} at {asked}{hint}"))
             })?,
         };
-        self.inner.listeners.keep(name, asked, &listener)?;
+        self.inner.listeners.keep(name, &listener)?;
         Ok(listener)
     }
 }
 
 fn listens_there(listener: &tokio::net::TcpListener, wanted: &[SocketAddr]) -> bool {
     let Ok(at) = listener.local_addr() else { return false };
+    let everywhere = |one: &SocketAddr| one.ip().is_unspecified();
     let is_it = |wanted: &SocketAddr| {
         (wanted.port() == 0 || wanted.port() == at.port())
-            && (wanted.ip() == at.ip() || wanted.ip().is_unspecified())
+            && (wanted.ip() == at.ip() || (everywhere(wanted) && everywhere(&at)))
     };
     wanted.iter().any(is_it)
 }
@@ -113,25 +116,19 @@ fn say_where(name: &str, listener: &tokio::net::TcpListener, asked: &str) {
 }
 
 impl Listeners {
-    fn keep(&self, name: String, asked: String, listener: &tokio::net::TcpListener) -> std::io::Result<()> {
+    fn keep(&self, name: String, listener: &tokio::net::TcpListener) -> std::io::Result<()> {
         let copy = std::os::fd::AsFd::as_fd(listener).try_clone_to_owned()?;
         let mut all = self.lock();
         if !all.closed {
-            all.kept.push(Kept { name, asked, listener: copy.into() });
+            all.kept.push(Kept { name, listener: copy.into() });
         }
         Ok(())
     }
 
-    fn again(&self, name: &str, asked: &str) -> std::io::Result<Option<tokio::net::TcpListener>> {
-        let (again, same) = {
-            let all = self.lock();
-            let Some(kept) = all.kept.iter().find(|kept| kept.name == name) else { return Ok(None) };
-            (tokio::net::TcpListener::from_std(kept.listener.try_clone()?)?, kept.asked == asked)
-        };
-        if !same {
-            say_where(name, &again, asked);
-        }
-        Ok(Some(again))
+    fn again(&self, name: &str) -> std::io::Result<Option<tokio::net::TcpListener>> {
+        let all = self.lock();
+        let kept = all.kept.iter().find(|kept| kept.name == name);
+        kept.map(|kept| kept.listener.try_clone().and_then(tokio::net::TcpListener::from_std)).transpose()
     }
 
     /// Copies for another process.

@@ -115,7 +115,8 @@ pub(crate) fn monotonic() -> std::time::Duration {
 
 /// Prints a line on stderr. A closed stderr leaves nobody to tell, and is no reason to panic.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", signed(line));
+    // At once: another process may be writing there.
+    let _ = io::stderr().write_all(format!("{}\n", signed(line)).as_bytes());
 }
 
 /// From now on another generation of the program may write to the same stderr: each says who speaks.

@@ -1,6 +1,6 @@
 //! The file that this program was started from: where the next generation of it is looked for.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -12,6 +12,8 @@ pub(crate) struct Program {
     pub(crate) file: PathBuf,
     /// Where it was started, if that can be known.
     pub(crate) directory: Option<PathBuf>,
+    /// The environment that it was started with.
+    pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 /// Asked for the first time before anything changes the working directory or `PATH`.
@@ -26,7 +28,7 @@ pub(crate) fn program() -> &'static Program {
         let file = candidates(&named, directory.as_deref(), &path).into_iter().find(|file| is_it(file));
         // It was given another name than its own, or its file was replaced before anybody asked.
         let file = file.or_else(|| running.as_deref().map(replaced)).unwrap_or_else(|| named.into());
-        Program { file, directory }
+        Program { file, directory, environment: std::env::vars_os().collect() }
     })
 }
 

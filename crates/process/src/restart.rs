@@ -158,7 +158,9 @@ async fn stop_old(name: &str, stop: Stop) {
         word: Arc::default(),
         listen_until: Arc::default(),
     };
-    let mut running = tokio::spawn(async move { (stop.run)(cx).await });
+    crate::stack::let_go(stop.status);
+    let run = stop.run;
+    let mut running = tokio::spawn(async move { run(cx).await });
     let why = tokio::select! {
         stopped = &mut running => match stopped {
             Ok(Ok(())) => return,

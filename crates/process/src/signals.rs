@@ -78,7 +78,7 @@ fn stop(inner: &Arc<Inner>, signal: StopSignal, from_pid: i32) {
     let action = inner.control.signal(signal, from_pid);
     if action == Action::Raise(Level::Hurry) && inner.options.owns_process && !inner.options.quiet {
         os::say_now(&format!(
-            "epilogue: hurries because of {signal}: requests have 2 s, every other step 1 s, from now on; one more ends it at once\n"
+            "epilogue: hurries because of {signal}: requests have 2 s, every other step 1 s, from now on; one more Ctrl-C ends it at once\n"
         ));
     }
     // Of a process that is not its own a run does not dispose.

@@ -59,7 +59,7 @@ impl Stack {
         if steps.closed {
             return Err(Box::new(step));
         }
-        steps.floors += step.stop.floor;
+        steps.floors = steps.floors.saturating_add(step.stop.floor);
         // Two threads may come in another order than they have drawn their numbers in.
         let at = match steps.steps.last() {
             Some(last) if last.id > step.id => steps.steps.partition_point(|other| other.id < step.id),
@@ -117,7 +117,8 @@ impl Stack {
         };
         // Without the lock: somebody else's code.
         let lines = all.into_iter().flat_map(|(line, status)| {
-            let busy = status.map_or_else(Vec::new, |status| status_of(&status));
+            let busy = status.as_ref().map_or_else(Vec::new, status_of);
+            let_go(status);
             [line].into_iter().chain(busy.into_iter().map(|line| format!("  {line}")))
         });
         lines.collect()

@@ -160,7 +160,7 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
     let inner = Arc::clone(inner);
     // There may be no runtime here, and the program's may be gone in a moment.
     lane::run_there(async move {
-        let report = stop_one(&inner, step, Duration::from_secs(1)).await;
+        let report = stop_one(&inner, step, Duration::from_secs(1), Duration::ZERO).await;
         if report.outcome != StepOutcome::Ok {
             os::say(&format!("epilogue: {} ({}): {}", report.name, report.place, report.outcome));
         }
@@ -168,17 +168,19 @@ pub(crate) fn stop_late(inner: &Arc<Inner>, step: Step) {
 }
 
 /// Stops a step that is on no stack.
-pub(crate) async fn stop_one(inner: &Inner, mut step: Step, limit: Duration) -> StepReport {
+///
+/// `turn`: what its first turn may take, where that is more than its limit.
+pub(crate) async fn stop_one(inner: &Inner, mut step: Step, limit: Duration, turn: Duration) -> StepReport {
     if let Some(notice) = step.stop.notice.take() {
         crate::stack::tell(notice, &inner.control.now().why());
     }
     let hurry_cap = step.stop.hurry_cap;
-    let (now, run, cx) = Now::begin(inner, step, limit);
+    let (now, run, cx) = Now::begin(inner, step, limit, limit);
     // All of it: the closure may panic, or block, before it has made its future.
     let mut running = tokio::spawn(async move { run(cx).await });
     let outcome = tokio::select! {
         joined = &mut running => joined.map_or_else(told, outcome_of),
-        () = cut(inner, now.begun, limit, hurry_cap) => {
+        () = cut(inner, now.begun, limit.max(turn), hurry_cap) => {
             running.abort();
             StepOutcome::Abandoned
         }

@@ -44,6 +44,11 @@ impl Inner {
         self.budget() + leave_after(&self.grace)
     }
 
+    /// When somebody who is inside `exit` goes on at the latest: after the last overtime, before the process is ended.
+    pub(crate) fn lets_exit_after(&self) -> Duration {
+        self.budget() + leave_after(&self.grace) * 3 / 4
+    }
+
     /// What a step is left for its first turn when everything else is spent: of what is between the budget and the end
     /// of the process half, so that the report comes out.
     pub(crate) fn first_turn(&self) -> Duration {

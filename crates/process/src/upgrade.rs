@@ -37,8 +37,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// There is nothing to hand over; this is PID 1, with which its container would end, or the command of `epilogue
-    /// run`, whose scope would; the new generation cannot
+    /// There is nothing to hand over; the process is not this run's own; its end would be taken for that of the program:
+    /// it is PID 1, the command of `epilogue run`, or of a systemd unit that is not `Type=notify`; the new generation cannot
     /// be started, ends before it is ready, or is not ready in [time](crate::Options::upgrade_limit), in which
     /// case it is ended. This one then goes on as it was. [Stopping](Error::is_stopping) once it stops.
     ///
@@ -61,10 +61,9 @@ impl App {
 pub(crate) fn begin(inner: &Arc<Inner>) {
     let Some(runtime) = inner.reload.runtime() else { return };
     let theirs = Arc::clone(inner);
-    match inner.successor.load(Ordering::Acquire) {
-        0 if inner.ready.load(Ordering::Acquire) => {}
-        0 => os::say("epilogue: upgrade: waits until this generation has started everything (App::ready)"),
-        pid => os::say(&format!("epilogue: upgrade: pid {pid} is still starting; tried again if it fails")),
+    let pid = inner.successor.load(Ordering::Acquire);
+    if pid != 0 {
+        os::say(&format!("epilogue: upgrade: pid {pid} is still starting; tried again if it fails"));
     }
     drop(runtime.spawn(async move {
         if let Err(error) = upgrade(&theirs).await
@@ -80,11 +79,14 @@ async fn upgrade(inner: &Arc<Inner>) -> Result<u32, Error> {
     if inner.control.now().stopping() {
         return taken_over(inner);
     }
+    is_its_own(inner)?;
+    if !inner.ready.load(Ordering::Acquire) {
+        os::say("epilogue: upgrade: waits until this generation has started everything (App::ready)");
+    }
     // Both would start what only one can have.
-    if ready::wait(inner).await.is_err() {
+    if ready::wait(inner).await.is_err() || inner.control.now().stopping() {
         return taken_over(inner);
     }
-    is_its_own()?;
     let (child, ready) = start(inner)?;
     let pid = child.id();
     os::say(&format!("epilogue: upgrade: pid {pid} is starting: {}", program().file.display()));
@@ -105,9 +107,14 @@ async fn upgrade(inner: &Arc<Inner>) -> Result<u32, Error> {
         }
         () = inner.control.stopping() => Some(Error::stopping()),
     };
+    if why.as_ref().is_some_and(Error::is_stopping) {
+        // It has a budget of its own, and whoever is to stop waits for nobody's.
+        os::terminate(pid);
+        return Err(Error::stopping());
+    }
     let by_itself = why.is_none();
     // It may have taken on work: it gets the time that a stop of this program has.
-    let patience = inner.grace.time + inner.options.body_limit;
+    let patience = inner.grace.time.saturating_add(inner.options.body_limit);
     let status = on_a_thread(move || end(child, by_itself, patience)).await.flatten();
     Err(why
         .unwrap_or_else(|| Error::msg(format!("it ended before it was ready: {}", told(status))))
@@ -123,7 +130,10 @@ fn taken_over(inner: &Inner) -> Result<u32, Error> {
 }
 
 /// Whether nobody takes the end of this process for the end of the program.
-fn is_its_own() -> Result<(), Error> {
+fn is_its_own(inner: &Inner) -> Result<(), Error> {
+    if !inner.options.owns_process || !inner.options.environment {
+        return Err(Error::msg("this run is embedded in a process that is not its own to start anew"));
+    }
     if std::process::id() == 1 {
         return Err(Error::msg(
             "this is PID 1, whose end is the end of its container: start another container",
@@ -131,6 +141,11 @@ fn is_its_own() -> Result<(), Error> {
     }
     if os::is_wrapped() {
         return Err(Error::msg("this is the command of `epilogue run`, whose end is the end of its scope"));
+    }
+    if crate::systemd::is_the_units_process() && !inner.systemd.is_there() {
+        return Err(Error::msg(
+            "systemd would take the end of this process for that of the service: give its unit Type=notify",
+        ));
     }
     Ok(())
 }
@@ -172,10 +187,14 @@ fn start(inner: &Inner) -> Result<(Child, std::io::PipeReader), Error> {
         words.push_str(&format!(";{name}={}", listener.as_raw_fd()));
         open.push(listener.into());
     }
-    let Program { file, directory } = program();
+    let Program { file, directory, environment } = program();
     let mut command = Command::new(file);
+    command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
     command.args(std::env::args_os().skip(1)).env(HANDED_ENV, words);
-    if let Some(directory) = directory.as_ref().filter(|directory| directory.is_dir()) {
+    // One that has not changed it needs no right to enter it again.
+    let elsewhere =
+        directory.as_ref().filter(|directory| std::env::current_dir().is_ok_and(|now| now != **directory));
+    if let Some(directory) = elsewhere {
         command.current_dir(directory);
     }
     os::signs_with_its_pid();
@@ -190,7 +209,10 @@ fn start(inner: &Inner) -> Result<(Child, std::io::PipeReader), Error> {
     // The copies are dropped with the command: what stays open is the child's.
     descriptors::leave_open(&mut command, open);
     let child = command.spawn();
-    let child = child.map_err(|error| Error::from(error).context(file.display().to_string()))?;
+    let child = child.map_err(|error| {
+        let place = elsewhere.map_or_else(String::new, |directory| format!(" in {}", directory.display()));
+        Error::from(error).context(format!("{}{place}", file.display()))
+    })?;
     Ok((child, reader))
 }
 
@@ -207,8 +229,8 @@ fn end(mut child: Child, by_itself: bool, patience: Duration) -> Option<ExitStat
 }
 
 fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
-    let until = std::time::Instant::now() + within;
-    while std::time::Instant::now() < until {
+    let began = std::time::Instant::now();
+    while began.elapsed() < within {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }

@@ -65,6 +65,8 @@ pub(crate) struct Now {
     step: Step,
     pub(crate) begun: Instant,
     limit: Duration,
+    /// What it could take without taking it from others: more, where it has a cap.
+    own_share: Duration,
     /// It has had its first turn, and waits for something.
     waits: bool,
     pub(crate) word: Arc<Word>,
@@ -127,10 +129,11 @@ impl Walk {
             }
             inner.stack.pop()?
         };
-        let limit = budget::limit(inner.time_left(), step.stop.floor, step.stop.cap, inner.floors());
+        let own_share = budget::limit(inner.time_left(), step.stop.floor, None, inner.floors());
+        let limit = step.stop.cap.map_or(own_share, |cap| own_share.min(cap));
         let (hurry_cap, late) = (step.stop.hurry_cap, step.stop.notice.take());
         let (name, status) = (Arc::clone(&step.name), step.stop.status.clone());
-        let (now, run, cx) = Now::begin(inner, step, limit);
+        let (now, run, cx) = Now::begin(inner, step, limit, own_share);
         let ends = now.begun + limit;
         {
             let mut state = self.lock();
@@ -249,20 +252,25 @@ impl Walk {
 
 impl Now {
     /// The step's turn has come, for so long: what is then to be run, and what with.
-    pub(crate) fn begin(inner: &Inner, mut step: Step, limit: Duration) -> (Now, StopFn, StopCx) {
+    pub(crate) fn begin(
+        inner: &Inner,
+        mut step: Step,
+        limit: Duration,
+        own_share: Duration,
+    ) -> (Now, StopFn, StopCx) {
         let (begun, word) = (Instant::now(), Arc::<Word>::default());
         let cx = inner.stop_cx(begun + limit, Arc::clone(&word));
         let run = std::mem::replace(&mut step.stop.run, Box::new(|_| Box::pin(async { Ok(()) })));
-        (Now { step, begun, limit, waits: false, word }, run, cx)
+        (Now { step, begun, limit, own_share, waits: false, word }, run, cx)
     }
 
     pub(crate) fn report(self, inner: &Inner, outcome: StepOutcome, held_by: Vec<String>) -> StepReport {
-        let Now { step, begun, limit, word, .. } = self;
+        let Now { step, begun, limit, own_share, word, .. } = self;
         let Step { name, kind, place, mut registration, stop, .. } = step;
         registration.finish(finished(&outcome));
         stack::let_go(stop);
         let said = word.take();
-        inner.overran(begun.elapsed().saturating_sub(limit));
+        inner.overran(begun.elapsed().saturating_sub(own_share));
         StepReport {
             name: name.to_string(),
             kind,

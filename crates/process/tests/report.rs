@@ -54,7 +54,7 @@ async fn what_runs_last_has_half_a_second_whatever_the_others_take_and_no_more_t
     assert!(report.abandoned()[0].starts_with("telemetry (crates/process/tests/report.rs:"), "{report}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn what_runs_last_is_isolated_and_bounded_from_its_first_line() {
     let (go, blocked) = std::sync::mpsc::channel::<()>();
     let report = run(S, async |app| {

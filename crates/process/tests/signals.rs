@@ -161,6 +161,8 @@ fn a_hurry_cuts_a_hanging_step_after_a_second_and_the_rest_still_runs() {
     assert_eq!(status.code(), Some(124), "{said}");
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(said.contains("abandoned: never ends ("), "{said}");
+    assert!(said.contains("hurries because of SIGINT: requests have 2 s"), "{said}");
+    assert!(said.contains(", in a hurry, because SIGTERM"), "{said}");
     assert!(!file.exists());
 }
 
@@ -269,6 +271,8 @@ fn a_grace_that_is_no_duration_is_named_and_not_guessed() {
     let (status, _, said) = program.end();
     assert_eq!(status.code(), Some(0));
     assert!(said.contains("EPILOGUE_GRACE: \"soon\" is not a duration"), "{said}");
+    assert!(said.contains("it is left aside, the grace is 30.0s (the default)"), "{said}");
+    assert!(said.contains("at most 28.0s (grace: the default)"), "{said}");
 }
 
 #[test]

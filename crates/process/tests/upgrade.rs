@@ -39,6 +39,8 @@ fn program() {
         }
         if name == "moves" {
             std::env::set_current_dir("/")?;
+            // SAFETY: nobody else reads or writes the environment at this moment of this program.
+            unsafe { std::env::set_var("EPILOGUE_TEST_SET", "by the program itself") };
         }
         let listener = match again && name == "elsewhere" {
             true => app.listener("http", "127.0.0.1:1").await?,
@@ -61,6 +63,8 @@ struct Running {
     lines: BufReader<std::process::ChildStdout>,
     address: SocketAddr,
     file: PathBuf,
+    /// Lines before that.
+    said: Vec<String>,
 }
 
 fn start(program: &str, before: &[&str], stdin: Option<OwnedFd>) -> Running {
@@ -76,7 +80,7 @@ impl Running {
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let address = ([0, 0, 0, 0], 0).into();
-        let mut running = Running { child, lines, address, file };
+        let mut running = Running { child, lines, address, file, said: Vec::new() };
         running.address = running.next_address();
         running
     }
@@ -90,6 +94,7 @@ impl Running {
             if let Some((_, address)) = line.split_once("at 127") {
                 return format!("127{}", address.trim()).parse().unwrap();
             }
+            self.said.push(line.trim_end().to_owned());
         }
     }
 
@@ -266,10 +271,35 @@ fn the_next_generation_is_what_the_name_of_this_one_leads_to_by_now() {
         rig::signal(running.child.id(), libc::SIGUSR2);
         let next = running.upgraded();
         assert_eq!(std::fs::read_link(format!("/proc/{next}/exe")).unwrap(), newer, "{way}");
+        assert_eq!(environment_of(next, "EPILOGUE_TEST_SET"), None, "as it was started: {way}");
         end(next);
         running.all_ended();
         std::fs::remove_dir_all(dir).unwrap();
     }
+}
+
+fn environment_of(pid: u32, name: &str) -> Option<String> {
+    let all = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let all = String::from_utf8_lossy(&all).into_owned();
+    all.split('\0').find_map(|one| one.strip_prefix(&format!("{name}=")).map(str::to_owned))
+}
+
+#[test]
+fn the_command_of_a_wrapper_is_not_started_anew() {
+    let dir = std::env::temp_dir().join(format!("epilogue-wrapped-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    // Who starts it is called as the wrapper is, and does not become it.
+    let wrapper = dir.join("epilogue");
+    std::os::unix::fs::symlink("/bin/sh", &wrapper).unwrap();
+    let wrapped = [wrapper.to_str().unwrap(), "-c", r#"EPILOGUE_SCOPE=x "$0" "$@" & echo "pid $!"; wait"#];
+    let (command, file) = rig::command("serves", &wrapped);
+    let mut running = Running::of(command, file);
+    let pid = running.said.iter().find_map(|line| line.strip_prefix("pid ")).unwrap().parse().unwrap();
+    rig::signal(pid, libc::SIGUSR2);
+    running.hear("no upgrade: this is the command of `epilogue run`");
+    end(pid);
+    running.all_ended();
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn a_wrong_field_of_a_file_is_named_with_its_value() {
 
 #[test]
 fn a_duration_without_a_unit_is_not_guessed() {
-    refused("duration", &["--lag", "3"], 2, "\"3\" is not a duration; write it like 30s");
+    refused("duration", &["--lag", "3"], 2, "\"3\" is not a duration: it has no unit; write it like 30s");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Probes on a port of their own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +15,7 @@ use crate::error::Error;
 use crate::inherited::is_taking_over;
 use crate::part::{Part, Started, Stop};
 use crate::server::Times;
-use crate::state::Trigger;
+use crate::state::{StopCx, Trigger};
 
 /// Answers the probes of a platform, from the first start to the last stop: start it first, so that it stops last.
 ///
@@ -85,7 +86,14 @@ impl Part for Probes {
         };
         let server = Serve { times, ..serve(listener, router) };
         let Started { stop, .. } = server.start().await?;
-        Ok(Started { handle: address, stop: Stop { serves: false, ..stop } })
+        let drain = stop.run;
+        let Started { stop: quick, .. } = Started::new((), async move |cx: StopCx| {
+            // What it has to say is of no account, nor is a client that keeps it waiting.
+            let in_silence = StopCx { word: Arc::default(), ..cx };
+            let _ = tokio::time::timeout(Duration::from_millis(300), drain(in_silence)).await;
+            Ok(())
+        });
+        Ok(Started { handle: address, stop: Stop { notice: stop.notice, ..quick } })
     }
 }
 
