@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::{Client, Message, Subscriber};
+use async_nats::{Client, ConnectOptions, Message, ServerAddr, Subscriber};
 use epilogue_process::{Error, Part, Started, StopCx};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle, unconstrained};
 
 use crate::in_flight::InFlight;
 
@@ -51,7 +52,7 @@ where
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let (name, url, subject) = (name.into(), url.into(), subject.into());
-    NatsSubscriber { name, url, subject, group: None, at_once: 16, handler }
+    NatsSubscriber { name, url, options: ConnectOptions::new(), subject, group: None, at_once: 16, handler }
 }
 
 /// A subscriber that has not started; see [`nats_subscriber`].
@@ -59,6 +60,7 @@ where
 pub struct NatsSubscriber<F> {
     name: String,
     url: String,
+    options: ConnectOptions,
     subject: String,
     group: Option<String>,
     at_once: usize,
@@ -66,6 +68,12 @@ pub struct NatsSubscriber<F> {
 }
 
 impl<F> NatsSubscriber<F> {
+    /// How it connects: with a token, credentials, TLS, by async-nats' own settings. A login in the address counts as well.
+    pub fn options(mut self, options: ConnectOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     /// Each message goes to one subscriber of this group alone.
     pub fn queue_group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
@@ -110,8 +118,15 @@ where
     }
 
     async fn start(self) -> Result<Started<Subscribed>, Error> {
-        let NatsSubscriber { name, url, subject, group, at_once, handler } = self;
-        let client = async_nats::connect(url).await?;
+        let NatsSubscriber { name, url, mut options, subject, group, at_once, handler } = self;
+        let server: ServerAddr = url.parse()?;
+        // The client reads the address for where, not for who.
+        if let Some(user) = server.username() {
+            let password = server.password().unwrap_or_default();
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
+        let place = format!("{}:{}", server.host(), server.port());
+        let client = options.connect(server).await.map_err(|error| Error::from(error).context(place))?;
         let subscriber = match group {
             Some(group) => client.queue_subscribe(subject, group).await?,
             None => client.subscribe(subject).await?,
@@ -180,7 +195,16 @@ async fn heard(client: &Client) -> Result<(), Error> {
         echo.unsubscribe().await?;
         Ok::<(), Error>(())
     };
-    within(echoed).await
+    let sent = || client.statistics().out_bytes.load(Ordering::Relaxed);
+    let mut echoed = pin!(echoed);
+    loop {
+        let before = sent();
+        match within(echoed.as_mut()).await {
+            // What is still being written comes before it.
+            Err(_) if sent() > before => {}
+            answer => return answer,
+        }
+    }
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -214,11 +238,17 @@ where
             }
         }
         // What has come by now still comes; then the stream ends, unless there is no server to end it.
-        within(async { Ok(subscriber.drain().await?) }).await?;
+        let given_up = within(async { Ok(subscriber.drain().await?) }).await;
         let mut silent = pin!(async {
-            match self.server.hears().await {
-                Ok(()) => std::future::pending().await,
-                Err(error) => error,
+            if let Err(error) = given_up {
+                return error;
+            }
+            // Again and again: the client notes that the stream is over when it next has something to send.
+            loop {
+                if let Err(error) = self.server.hears().await {
+                    return error;
+                }
+                tokio::time::sleep(ANSWER).await;
             }
         });
         let silence = loop {
@@ -232,7 +262,8 @@ where
             }
         };
         while let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await {
-            match subscriber.next().now_or_never().flatten() {
+            // In full: a task that has had its share of the runtime's time would find nothing there.
+            match unconstrained(subscriber.next()).now_or_never().flatten() {
                 Some(message) => self.handle(message, turn),
                 None => break,
             }
@@ -276,7 +307,7 @@ async fn stop(
     consuming: JoinHandle<Result<(), Error>>,
     cx: StopCx,
 ) -> Result<(), Error> {
-    let cut = Cut { turns, in_flight: Arc::clone(in_flight) };
+    let cut = Cut { turns, consuming: consuming.abort_handle(), in_flight: Arc::clone(in_flight) };
     cx.in_flight(in_flight.count());
     let given_up = consuming.await.unwrap_or(Ok(()));
     in_flight.none().await;
@@ -294,12 +325,14 @@ async fn stop(
 /// A stop that is cut takes nothing more, and cuts the handlers.
 struct Cut {
     turns: Arc<Semaphore>,
+    consuming: AbortHandle,
     in_flight: Arc<InFlight>,
 }
 
 impl Drop for Cut {
     fn drop(&mut self) {
         self.turns.close();
+        self.consuming.abort();
         self.in_flight.abort();
     }
 }

@@ -62,8 +62,13 @@ impl RedisClient {
         self
     }
 
-    /// Where the servers are, of fred's own kinds: a cluster, sentinels.
-    pub fn config(mut self, config: Config) -> RedisClient {
+    /// Where the servers are, of fred's own kinds: a cluster, sentinels. A [login](RedisClient::login) stays, unless this
+    /// has one.
+    pub fn config(mut self, mut config: Config) -> RedisClient {
+        self.builder.with_config(|before| {
+            config.username = config.username.take().or_else(|| before.username.take());
+            config.password = config.password.take().or_else(|| before.password.take());
+        });
         self.builder.set_config(config);
         self
     }
@@ -100,8 +105,8 @@ impl Part for RedisClient {
             match tokio::time::timeout_at(until, closes.quit()).await {
                 Ok(Ok(())) => drop(tokio::time::timeout_at(until, connection).await),
                 Ok(Err(error)) if error.kind() == &ErrorKind::Canceled => cx.note("was not connected"),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) => cx.note(format!("the server did not answer within {QUIT:?}")),
+                Ok(Err(error)) if error.kind() != &ErrorKind::Timeout => return Err(error.into()),
+                _ => cx.note(format!("the server did not answer within {QUIT:?}")),
             }
             Ok(())
         };

@@ -100,7 +100,7 @@ impl<DB: Database> Pool<DB> {
     pub fn begin(&self) -> impl Future<Output = Result<Transaction<DB>, sqlx::Error>> + Send + use<DB> {
         let (place, pool, holders) = (Location::caller(), self.pool.clone(), Arc::clone(&self.holders));
         async move {
-            let waits = holders.hold(place, WAITS);
+            let waits = holders.hold(place, WAITS_FOR_TRANSACTION);
             let transaction = pool.begin().await?;
             Ok(Transaction { transaction, place: waits.has_it("transaction") })
         }
@@ -119,13 +119,20 @@ impl<DB: Database> Pool<DB> {
 
 fn holders<DB: Database>(pool: &sqlx::Pool<DB>, holders: &Holders) -> Vec<String> {
     let mut told = holders.tell();
-    // Of a closed pool sqlx still counts as idle what it has closed.
-    let idle = if pool.is_closed() { 0 } else { pool.num_idle() };
-    let held = (pool.size() as usize).saturating_sub(idle);
-    if held > told.len() {
-        told.push(format!("{} more, held by users of sqlx's own pool", held - told.len()));
+    let (held, known) = (held(pool), holders.count());
+    if held > known {
+        // Whoever waits may be about to have one.
+        let or = if told.len() > known { ", or being opened or looked at" } else { "" };
+        told.push(format!("{} more, held by users of sqlx's own pool{or}", held - known));
     }
     told
+}
+
+/// How many connections are not idle.
+fn held<DB: Database>(pool: &sqlx::Pool<DB>) -> usize {
+    // Of a closed pool sqlx still counts as idle what it has closed.
+    let idle = if pool.is_closed() { 0 } else { pool.num_idle() };
+    (pool.size() as usize).saturating_sub(idle)
 }
 
 impl<DB: Database> Part for SqlxPool<DB> {
@@ -146,7 +153,7 @@ impl<DB: Database> Part for SqlxPool<DB> {
         let handle = Pool { pool, holders: Arc::default() };
         let (closes, asked) = (handle.clone(), handle.clone());
         let started = Started::new(handle, async move |cx| {
-            let held = closes.holders.count();
+            let held = held(&closes.pool);
             closes.pool.close().await;
             // sqlx 0.8 takes each idle connection that it closes for one that was held and came back, so it may be
             // done before those that are held are back; and one that is looked at just then, to become idle, is
@@ -217,6 +224,11 @@ impl<DB: Database> Transaction<DB> {
         self.transaction.commit().await
     }
 
+    /// sqlx's own, for what takes it.
+    pub fn as_sqlx(&mut self) -> &mut sqlx::Transaction<'static, DB> {
+        &mut self.transaction
+    }
+
     /// Undoes its changes.
     ///
     /// # Errors
@@ -244,6 +256,7 @@ impl<DB: Database> DerefMut for Transaction<DB> {
 
 /// What one is at who has no connection yet.
 const WAITS: &str = "wait for a connection";
+const WAITS_FOR_TRANSACTION: &str = "wait for a transaction";
 
 /// Who holds what, oldest first.
 #[derive(Default)]
@@ -269,7 +282,7 @@ impl Holders {
 
     /// How many hold one.
     fn count(&self) -> usize {
-        self.lock().1.values().filter(|holder| holder.what != WAITS).count()
+        self.lock().1.values().filter(|holder| !holder.waits()).count()
     }
 
     fn tell(&self) -> Vec<String> {
@@ -281,9 +294,15 @@ impl Holders {
     }
 }
 
+impl Holder {
+    fn waits(&self) -> bool {
+        [WAITS, WAITS_FOR_TRANSACTION].contains(&self.what)
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = if self.what == WAITS { "for" } else { "held for" };
+        let held = if self.waits() { "for" } else { "held for" };
         write!(f, "a {} of {}, {held} {:.1} s", self.what, self.place, self.since.elapsed().as_secs_f64())
     }
 }

@@ -18,19 +18,34 @@ const S: Duration = Duration::from_secs(1);
 struct Server {
     child: Child,
     port: u16,
+    login: &'static str,
 }
 
 impl Server {
     fn start() -> Server {
+        Server::configured(&[])
+    }
+
+    fn without_inboxes() -> Server {
+        let file = support::scratch("nats").join("nats.conf");
+        let users = r#"authorization { users = [{ user: a, password: b, permissions: { subscribe: { deny: "_INBOX.>" } } }] }"#;
+        std::fs::write(&file, users).unwrap();
+        let mut server = Server::configured(&["-c", file.to_str().unwrap()]);
+        server.login = "a:b@";
+        server
+    }
+
+    fn configured(arguments: &[&str]) -> Server {
         let port = support::free_port();
         let child = Command::new("nats-server")
             .args(["-a", "127.0.0.1", "-p", &port.to_string()])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("nats-server is installed");
-        let server = Server { child, port };
+        let server = Server { child, port, login: "" };
         support::wait_until("the server listens", || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
@@ -43,7 +58,7 @@ impl Server {
     }
 
     fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}127.0.0.1:{}", self.login, self.port)
     }
 }
 
@@ -54,9 +69,9 @@ impl Drop for Server {
     }
 }
 
-/// Until so many messages have come beside the one that tells that the server listens.
+/// Until so many messages have come, the one with which the server tells that it listens included.
 async fn until_received(client: &async_nats::Client, count: u64) {
-    while client.statistics().in_messages.load(Ordering::SeqCst) < count + 1 {
+    while client.statistics().in_messages.load(Ordering::SeqCst) < count {
         tokio::time::sleep(S / 100).await;
     }
 }
@@ -64,32 +79,44 @@ async fn until_received(client: &async_nats::Client, count: u64) {
 /// A server that stands still, its connections open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_no_longer_answers_holds_the_stop_for_seconds_and_no_longer() {
-    let server = Server::start();
-    let other = async_nats::connect(server.url()).await.unwrap();
+    silent(Server::start(), 123).await;
+}
+
+/// Then nobody can know.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_it_hold_one_who_may_not_use_inboxes() {
+    silent(Server::without_inboxes(), 0).await;
+}
+
+async fn silent(server: Server, code: u8) {
+    let login = async_nats::ConnectOptions::with_user_and_password("a".into(), "b".into());
+    let other = login.connect(server.url()).await.unwrap();
     let handled = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&handled);
     let (_, report) = run_with(Options::embedded(), async |app: &App| {
         let subscriber = nats_subscriber("orders", server.url(), "orders", move |_, _| {
             let handled = Arc::clone(&theirs);
             async move {
-                tokio::time::sleep(S / 10).await;
+                tokio::time::sleep(S).await;
                 handled.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             }
         });
         let subscribed = app.start(subscriber.at_once(1)).await?;
-        for _ in 0..3 {
+        // More than are handled before it is known to be silent.
+        for _ in 0..4 {
             other.publish("orders", "".into()).await?;
         }
-        until_received(subscribed.client(), 3).await;
+        // Whoever may not use inboxes gets no echo.
+        until_received(subscribed.client(), if code == 0 { 4 } else { 5 }).await;
         server.signal(libc::SIGSTOP);
         app.stop();
         Ok(())
     })
     .await;
     server.signal(libc::SIGCONT);
-    assert_eq!((report.code, handled.load(Ordering::SeqCst)), (123, 3), "{report}");
-    assert!(report.total < 6 * S, "{report}");
+    assert_eq!((report.code, handled.load(Ordering::SeqCst)), (code, 4), "{report}");
+    assert!(report.total < 8 * S, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +153,7 @@ async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_
             tokio::time::sleep(S / 100).await;
         }
         // The other six have come as well, and wait for their turn.
-        until_received(subscribed.client(), 10).await;
+        until_received(subscribed.client(), 11).await;
         app.stop();
         app.stopping().await;
         let answers = tokio::spawn(async move {
@@ -148,7 +175,7 @@ async fn all_that_had_come_is_handled_and_answered_and_nothing_that_comes_later_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_server_the_stop_waits_for_nothing_and_a_stop_that_is_cut_takes_no_more() {
+async fn without_its_server_the_stop_waits_for_seconds_and_a_stop_that_is_cut_takes_no_more() {
     let server = Server::start();
     let other = async_nats::connect(server.url()).await.unwrap();
     let begun = Arc::new(AtomicUsize::new(0));
@@ -165,7 +192,7 @@ async fn without_its_server_the_stop_waits_for_nothing_and_a_stop_that_is_cut_ta
         while subscribed.in_flight() < 2 {
             tokio::time::sleep(S / 100).await;
         }
-        until_received(subscribed.client(), 6).await;
+        until_received(subscribed.client(), 7).await;
         app.stop();
         Ok(())
     })
@@ -200,7 +227,7 @@ async fn what_is_not_done_at_the_deadline_is_named_and_a_server_that_is_not_ther
         while subscribed.in_flight() < 1 {
             tokio::time::sleep(S / 100).await;
         }
-        until_received(subscribed.client(), 2).await;
+        until_received(subscribed.client(), 3).await;
         app.stop();
         Ok(())
     })

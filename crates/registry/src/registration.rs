@@ -300,7 +300,7 @@ async fn stop(shared: &Shared, mut left: watch::Receiver<Option<Left>>, cx: Stop
     };
     left.map_err(|why| Error::msg(format!("{why}; it forgets this instance without heartbeats")))?;
     // Whoever reads it learns that with its next poll: till then requests still come.
-    let known_by = cx.began() + took + shared.registry.learned_within() + Duration::from_secs(1);
+    let known_by = cx.began() + took + shared.registry.learned_within().min(A_YEAR) + Duration::from_secs(1);
     cx.keep_listening_until(known_by);
     cx.note(format!("left after {} ms", took.as_millis()));
     Ok(())

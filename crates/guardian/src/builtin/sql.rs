@@ -51,27 +51,29 @@ impl Action for SqlStatement {
 /// The file of an address: from the root, because nobody knows in which directory it will be looked for.
 fn file_of(address: &str) -> Result<PathBuf, ActionError> {
     let path = address.split('?').next().unwrap_or_default();
-    let path = path.strip_prefix("//").filter(|path| path.starts_with('/'));
-    let path =
-        path.ok_or_else(|| ActionError::park("the database's file is not written as sqlite:///PATH"))?;
-    let decoded =
-        decoded(path).ok_or_else(|| ActionError::park("the database's file has a % without two digits"))?;
-    Ok(PathBuf::from(OsString::from_vec(decoded)))
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if !path.starts_with('/') {
+        return Err(ActionError::park("the database's file is not written as sqlite:///PATH"));
+    }
+    Ok(PathBuf::from(OsString::from_vec(decoded(path))))
 }
 
-fn decoded(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = text.bytes();
+/// A `%` without two digits is one.
+fn decoded(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                u8::try_from(digit()? * 16 + digit()?).ok()?
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        let digits = match (byte, after) {
+            (b'%', [high, low, ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                digit(high).zip(digit(low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok())
             }
-            byte => byte,
-        });
+            _ => None,
+        };
+        decoded.push(digits.unwrap_or(*byte));
+        rest = if digits.is_some() { &after[2..] } else { after };
     }
-    Some(decoded)
+    decoded
 }
 
 impl SqlStatement {
@@ -136,7 +138,9 @@ mod tests {
         let file = |address: &str| file_of(address).ok();
         assert_eq!(file("///srv/my%20db?mode=rwc"), Some("/srv/my db".into()));
         assert_eq!(file("///srv/db"), Some("/srv/db".into()));
-        for wrong in ["//db", "db", "", "///srv/50%", "///srv/%zz"] {
+        assert_eq!(file("/srv/100%25-50%"), Some("/srv/100%-50%".into()));
+        assert_eq!(file("///srv/%zz"), Some("/srv/%zz".into()));
+        for wrong in ["//db", "db", ""] {
             assert_eq!(file(wrong), None, "{wrong:?}");
         }
     }
