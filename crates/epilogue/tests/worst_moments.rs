@@ -294,24 +294,6 @@ fn a_foreign_destructor_that_panics_on_the_good_path_is_one_of_the_chain() {
 }
 
 #[test]
-fn an_error_whose_text_panics_is_reported_all_the_same() {
-    #[derive(Debug)]
-    struct Sulks;
-    impl std::fmt::Display for Sulks {
-        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            resume_unwind(Box::new("I will not be read"))
-        }
-    }
-    impl std::error::Error for Sulks {}
-    let before = report::count();
-    let caught = catch(|| {
-        defer!(Err::<(), _>(Sulks));
-    });
-    assert!(caught.is_ok());
-    assert_eq!(report::count(), before + 1);
-}
-
-#[test]
 fn cleanups_that_recover_and_raise_again_a_hundred_thousand_times_are_one_line() {
     let caught = catch(|| {
         scope(|s: &epilogue::Scope<'_, ()>| {
