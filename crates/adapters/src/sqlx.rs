@@ -81,9 +81,9 @@ impl<DB: Database> Pool<DB> {
     pub fn acquire(&self) -> impl Future<Output = Result<Held<DB>, sqlx::Error>> + Send + use<DB> {
         let (place, pool, holders) = (Location::caller(), self.pool.clone(), Arc::clone(&self.holders));
         async move {
-            let waits = holders.hold(place, WAITS);
+            let waits = holders.waits(place, "connection");
             let connection = pool.acquire().await?;
-            Ok(Held { connection, _place: waits.has_it("connection") })
+            Ok(Held { connection, _place: waits.has_it() })
         }
     }
 
@@ -100,9 +100,9 @@ impl<DB: Database> Pool<DB> {
     pub fn begin(&self) -> impl Future<Output = Result<Transaction<DB>, sqlx::Error>> + Send + use<DB> {
         let (place, pool, holders) = (Location::caller(), self.pool.clone(), Arc::clone(&self.holders));
         async move {
-            let waits = holders.hold(place, WAITS_FOR_TRANSACTION);
+            let waits = holders.waits(place, "transaction");
             let transaction = pool.begin().await?;
-            Ok(Transaction { transaction, place: waits.has_it("transaction") })
+            Ok(Transaction { transaction, place: waits.has_it() })
         }
     }
 
@@ -254,27 +254,26 @@ impl<DB: Database> DerefMut for Transaction<DB> {
     }
 }
 
-/// What one is at who has no connection yet.
-const WAITS: &str = "wait for a connection";
-const WAITS_FOR_TRANSACTION: &str = "wait for a transaction";
-
 /// Who holds what, oldest first.
 #[derive(Default)]
 struct Holders(Mutex<(u64, BTreeMap<u64, Holder>)>);
 
 struct Holder {
     what: &'static str,
+    /// It has none yet.
+    waits: bool,
     place: &'static Location<'static>,
     since: Instant,
 }
 
 impl Holders {
-    fn hold(self: Arc<Self>, place: &'static Location<'static>, what: &'static str) -> Place {
+    /// Somebody waits for one, and will [have it](Place::has_it).
+    fn waits(self: Arc<Self>, place: &'static Location<'static>, what: &'static str) -> Place {
         let id = {
             let mut all = self.lock();
             all.0 += 1;
             let id = all.0;
-            all.1.insert(id, Holder { what, place, since: Instant::now() });
+            all.1.insert(id, Holder { what, waits: true, place, since: Instant::now() });
             id
         };
         Place { holders: self, id }
@@ -282,7 +281,7 @@ impl Holders {
 
     /// How many hold one.
     fn count(&self) -> usize {
-        self.lock().1.values().filter(|holder| !holder.waits()).count()
+        self.lock().1.values().filter(|holder| !holder.waits).count()
     }
 
     fn tell(&self) -> Vec<String> {
@@ -294,16 +293,10 @@ impl Holders {
     }
 }
 
-impl Holder {
-    fn waits(&self) -> bool {
-        [WAITS, WAITS_FOR_TRANSACTION].contains(&self.what)
-    }
-}
-
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = if self.waits() { "for" } else { "held for" };
-        write!(f, "a {} of {}, {held} {:.1} s", self.what, self.place, self.since.elapsed().as_secs_f64())
+        let (a, held) = if self.waits { ("a wait for a", "for") } else { ("a", "held for") };
+        write!(f, "{a} {} of {}, {held} {:.1} s", self.what, self.place, self.since.elapsed().as_secs_f64())
     }
 }
 
@@ -315,9 +308,9 @@ struct Place {
 
 impl Place {
     /// What was waited for is there, from now on.
-    fn has_it(self, what: &'static str) -> Place {
+    fn has_it(self) -> Place {
         if let Some(holder) = self.holders.lock().1.get_mut(&self.id) {
-            (holder.what, holder.since) = (what, Instant::now());
+            (holder.waits, holder.since) = (false, Instant::now());
         }
         self
     }

@@ -258,7 +258,7 @@ impl Inner {
 
     /// From what began the stop to this moment.
     pub(crate) fn since_trigger(&self, now: tokio::time::Instant) -> Duration {
-        self.control.now().begun.map_or(Duration::ZERO, |(_, began)| now.saturating_duration_since(began))
+        self.control.began().map_or(Duration::ZERO, |began| now.saturating_duration_since(began))
     }
 
     pub(crate) fn floors(&self) -> Duration {

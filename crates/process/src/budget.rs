@@ -48,13 +48,9 @@ impl Grace {
     /// The value of [`GRACE_ENV`] when it is not a duration.
     pub fn discover(env: impl Fn(&str) -> Option<String>, is_pid_1: bool) -> Result<Grace, InvalidDuration> {
         if let Some(text) = env(GRACE_ENV) {
-            return Ok(Grace::in_the_environment(parse_duration(&text)?));
+            return Ok(Grace { time: parse_duration(&text)?.min(LONGEST), from: GRACE_ENV });
         }
         Ok(Grace::of_the_platform(env, is_pid_1))
-    }
-
-    pub(crate) fn in_the_environment(time: Duration) -> Grace {
-        Grace { time: time.min(LONGEST), from: "EPILOGUE_GRACE" }
     }
 
     pub(crate) fn of_the_platform(env: impl Fn(&str) -> Option<String>, is_pid_1: bool) -> Grace {

@@ -132,10 +132,10 @@ extern "C" fn at_exit() {
     }
     // What ends well may give its time to what comes later.
     let began = std::time::Instant::now();
-    let mut leaves_after = Duration::ZERO;
-    while leaves_after < shared.inner.lets_exit_after() {
-        leaves_after = shared.inner.lets_exit_after();
-        shared.wait((began + leaves_after).saturating_duration_since(std::time::Instant::now()));
+    let mut limit = Duration::ZERO;
+    while limit < shared.inner.lets_exit_after() {
+        limit = shared.inner.lets_exit_after();
+        shared.wait((began + limit).saturating_duration_since(std::time::Instant::now()));
         if *shared.done.lock().unwrap_or_else(PoisonError::into_inner) {
             return;
         }

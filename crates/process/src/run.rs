@@ -273,7 +273,7 @@ where
 
 /// A reload that is under way may end, as the body may, and in the same time.
 async fn settle_reload(inner: &Inner) {
-    let began = inner.control.now().begun.map_or_else(Instant::now, |(_, at)| at);
+    let began = inner.began();
     inner.set_current("a reload", None);
     tokio::select! {
         () = inner.reload.settled() => {}
@@ -375,18 +375,13 @@ fn told(options: &Options, report: &ExitReport) -> String {
 fn discover_grace(environment: bool) -> Grace {
     let env = |name: &str| std::env::var(name).ok().filter(|value| environment && !value.is_empty());
     let is_pid_1 = std::process::id() == 1;
-    let stated = env(budget::GRACE_ENV).map(|text| budget::parse_duration(&text));
-    let wrong = stated.as_ref().and_then(|stated| stated.as_ref().err());
-    let unless_stated = || {
-        let of_systemd = environment.then(systemd::stop_timeout).flatten();
-        let time = of_systemd.map(|time| Grace { time, from: "systemd's TimeoutStopSec" });
-        let not_stated = |name: &str| if name == budget::GRACE_ENV { None } else { env(name) };
-        time.unwrap_or_else(|| Grace::of_the_platform(not_stated, is_pid_1))
+    let wrong = match Grace::discover(env, is_pid_1) {
+        Ok(grace) if env(budget::GRACE_ENV).is_some() => return grace,
+        not_stated => not_stated.err(),
     };
-    let grace = match &stated {
-        Some(Ok(time)) => Grace::in_the_environment(*time),
-        _ => unless_stated(),
-    };
+    let of_systemd = environment.then(systemd::stop_timeout).flatten();
+    let of_systemd = of_systemd.map(|time| Grace { time, from: "systemd's TimeoutStopSec" });
+    let grace = of_systemd.unwrap_or_else(|| Grace::of_the_platform(env, is_pid_1));
     if let Some(wrong) = wrong {
         let Grace { time, from } = &grace;
         os::say(&format!(

@@ -295,6 +295,15 @@ impl StopControl {
         let _ = self.watch().wait_for(|state| state.stopping()).await;
     }
 
+    /// When the stop began, if it has.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.sender.borrow().begun.as_ref().map(|(_, at)| *at)
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.sender.borrow().level
+    }
+
     pub(crate) fn now(&self) -> StopState {
         self.sender.borrow().clone()
     }

@@ -86,7 +86,7 @@ impl Inner {
 
     /// When the stop began.
     pub(crate) fn began(&self) -> Instant {
-        self.control.now().begun.map_or_else(Instant::now, |(_, at)| at)
+        self.control.began().unwrap_or_else(Instant::now)
     }
 }
 

@@ -171,7 +171,7 @@ impl Walk {
         let mut state = self.lock();
         let Some(now) = &mut state.now else { return };
         now.waits = true;
-        if now.limit < FIRST_TURN || inner.control.now().level >= Level::Hurry {
+        if now.limit < FIRST_TURN || inner.control.level() >= Level::Hurry {
             self.look.notify_one();
         }
     }
@@ -180,7 +180,7 @@ impl Walk {
         cut(inner, seen.begun, seen.limit, seen.hurry_cap).await;
         let in_its_first_turn =
             self.lock().now.as_ref().is_some_and(|now| Some(now.step.id) == seen.id && !now.waits);
-        if in_its_first_turn && inner.control.now().level < Level::Die {
+        if in_its_first_turn && inner.control.level() < Level::Die {
             let turn = FIRST_TURN.min(seen.limit.saturating_add(inner.first_turn()));
             tokio::time::sleep_until(seen.begun + turn).await;
         }

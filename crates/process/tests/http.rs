@@ -341,6 +341,20 @@ async fn in_a_hurry_what_is_in_flight_has_two_seconds() {
     drop(server.feed);
 }
 
+#[tokio::test]
+async fn whoever_means_for_ever_may_say_so() {
+    let (_, report) = run_with(Options::embedded().grace(Duration::from_secs(1)), async |app: &App| {
+        let for_ever = Duration::MAX;
+        let serve = http::serve(TcpListener::bind("127.0.0.1:0").await?, Router::new());
+        let serve = serve.quiet(for_ever).hold_min(for_ever).hold_max(for_ever);
+        app.start(serve.idle_linger(for_ever).stream_cap(for_ever)).await?;
+        app.stop();
+        Ok(())
+    })
+    .await;
+    assert_eq!(report.code, 0, "{report}");
+}
+
 /// The status of an answer.
 async fn status(address: SocketAddr, path: &str) -> u16 {
     let mut stream = TcpStream::connect(address).await.unwrap();

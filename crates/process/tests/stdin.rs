@@ -23,7 +23,7 @@ fn program() {
                 let file = std::env::var_os(FILE).unwrap_or_default();
                 // Longer than it takes to see that somebody reads standard input.
                 tokio::task::spawn_blocking(|| {
-                    std::thread::sleep(Duration::from_millis(300));
+                    std::thread::sleep(Duration::from_millis(600));
                     std::fs::write(file, "written")
                 });
                 Ok(())

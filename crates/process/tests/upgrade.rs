@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use epilogue_process::{App, Options, http, main_with};
+use epilogue_process::{App, Options, http, main_with, run_with};
 use rig::{FILE, PROGRAM};
 
 /// Not a test: the program, which says its pid to whoever asks.
@@ -36,6 +36,9 @@ fn program() {
                 std::future::pending::<Result<epilogue_process::Started<()>, _>>().await
             }))
             .await?;
+        }
+        while again && name == "waits" && !file.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         if name == "moves" {
             std::env::set_current_dir("/")?;
@@ -300,6 +303,50 @@ fn the_command_of_a_wrapper_is_not_started_anew() {
     end(pid);
     running.all_ended();
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_unit_that_is_not_told_of_the_hand_over_is_not_started_anew() {
+    let unit = ["sh", "-c", r#"SYSTEMD_EXEC_PID=$$ exec "$0" "$@""#];
+    let (mut command, file) = rig::command("serves", &unit);
+    let mut running = Running::of(
+        {
+            command.env_remove("NOTIFY_SOCKET");
+            command
+        },
+        file,
+    );
+    rig::signal(running.child.id(), libc::SIGUSR2);
+    running.hear("no upgrade: systemd would take the end of this process for that of the service");
+    end(running.child.id());
+    running.all_ended();
+}
+
+#[test]
+fn a_generation_that_is_starting_serves_when_the_old_one_is_killed() {
+    let mut running = start("waits", &[], None);
+    let first = running.child.id();
+    rig::signal(first, libc::SIGUSR2);
+    let told = running.hear(" is starting: ");
+    let next: u32 = told.rsplit_once("upgrade: pid ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    rig::signal(first, libc::SIGKILL);
+    running.child.wait().unwrap();
+    std::fs::write(&running.file, "go on").unwrap();
+    let mut client = TcpStream::connect(running.address).unwrap();
+    assert_eq!(ask(&mut client, "/").unwrap().1, next.to_string());
+    std::fs::remove_file(&running.file).unwrap();
+    end(next);
+    running.all_ended();
+}
+
+#[tokio::test]
+async fn an_embedded_run_does_not_start_the_process_of_others_anew() {
+    let (_, report) = run_with(Options::embedded(), async |app: &App| {
+        let _listener = app.listener("http", "127.0.0.1:0").await?;
+        app.upgrade().await.map(drop)
+    })
+    .await;
+    assert!(report.to_string().contains("it said: this run is embedded"), "{report}");
 }
 
 #[test]

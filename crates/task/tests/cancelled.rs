@@ -4,22 +4,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use epilogue_scope::report;
+use epilogue_scope::{guard, report};
 use epilogue_task::async_scope;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 fn raise<T>(text: &'static str) -> T {
     std::panic::resume_unwind(Box::new(text))
-}
-
-/// What it holds does this when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 async fn wait_until(mut holds: impl FnMut() -> bool) {
@@ -39,7 +30,7 @@ async fn cancelled_tasks_are_dropped_newest_first_and_one_whose_drop_panics_is_r
         for name in ["oldest", "panics", "newest"] {
             let (log, parked) = (theirs.clone(), parked.clone());
             drop(s.spawn(name, async move {
-                let _owed = OnDrop(move || {
+                let _owed = guard((), move |()| {
                     log.lock().unwrap().push(name);
                     if name == "panics" {
                         raise::<()>("in its drop");
@@ -89,7 +80,7 @@ async fn a_task_is_not_finished_before_what_it_holds_is_dropped() {
     async_scope(async |s| {
         let (ready, is_ready) = oneshot::channel();
         let task = s.spawn("holds", async move {
-            let _slow = OnDrop(move || {
+            let _slow = guard((), move |()| {
                 std::thread::sleep(std::time::Duration::from_millis(30));
                 theirs.store(true, Ordering::Release);
             });

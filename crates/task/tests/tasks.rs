@@ -238,24 +238,13 @@ fn a_limit_without_a_clock_does_not_lose_the_cleanup() {
     assert_eq!(done.load(Ordering::Relaxed), 1);
 }
 
-/// What it holds does this when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
 #[test]
 fn what_a_cancelled_task_drops_may_spawn_whoever_pays() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let (tell, told) = oneshot::channel();
     let (go, gone) = oneshot::channel::<()>();
-    let mut tell = Some(tell);
     let mut scope = Box::pin(async_scope(async move |s| {
-        let holds = OnDrop(move || {
-            let tell = tell.take().unwrap();
+        let holds = guard((), move |()| {
             drop(tokio::spawn(async move { tell.send(()).unwrap() }));
         });
         drop(s.spawn("worker", async move {
