@@ -37,6 +37,9 @@ fn program() {
             }))
             .await?;
         }
+        if again && name == "waits" {
+            println!("has begun");
+        }
         while again && name == "waits" && !file.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -329,6 +332,11 @@ fn a_generation_that_is_starting_serves_when_the_old_one_is_killed() {
     rig::signal(first, libc::SIGUSR2);
     let told = running.hear(" is starting: ");
     let next: u32 = told.rsplit_once("upgrade: pid ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    let mut line = String::new();
+    while !line.contains("has begun") {
+        line.clear();
+        assert!(running.lines.read_line(&mut line).unwrap() > 0);
+    }
     rig::signal(first, libc::SIGKILL);
     running.child.wait().unwrap();
     std::fs::write(&running.file, "go on").unwrap();
